@@ -1,0 +1,134 @@
+"""The public calls: attribute, self_influence, evaluate, list_estimators. For tasks in memory and studies alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from influence_core import registry
+from influence_core.attribution import Attribution
+from influence_core.config import Config
+from influence_core.errors import BadInput
+from influence_core.estimator import Estimator, Fitted
+from influence_core.measurement import Measurement, Rows
+from influence_core.run import Run
+from influence_core.store import Writer
+from influence_core.study import Study
+from influence_core.task import Task
+
+
+def list_estimators() -> list[str]:
+    """Return the ids of all methods."""
+    return list(registry.entries())
+
+
+def attribute(
+    task: Task | Study, method: str | Config, test: Rows | Iterable[Any], *,
+    config: Mapping[str, Any] | None = None, measurement: Measurement | None = None, run: Run | None = None,
+) -> Attribution:  # fmt: skip
+    """Score every training row for every query row.
+
+    Args:
+        task: A ``Task`` or a ``Study``.
+        method: An id of ``list_estimators()``, an alias, or a Config of a method.
+        test: Row ids of the test split, or ``Rows``.
+        config: Options over the method's defaults.
+        measurement: What is explained; default minus the loss at the row's own label.
+        run: Device, precision, store, progress.
+
+    Returns:
+        Scores ``[n_test, n_train]``, positive = proponent, with row ids and units.
+
+    Raises:
+        InfluenceError: What was given, what is needed, what to do.
+    """
+    task, run = _resolved(task, run)
+    estimator = registry.made(method, config, task)
+    measurement = measurement or default_measurement(estimator)
+    rows = test if isinstance(test, Rows) else Rows("test", tuple(test))
+    fitted = fit(task, estimator, run)
+    scores = fitted.scores(rows, measurement)
+    ids = rows.ids if rows.reduce is None else (f"mean of {len(rows.ids)} rows",)
+    return Attribution(
+        scores, ids, task.ids("train"), estimator.named.name, estimator.config.to_json(),
+        {"kind": measurement.name, "target": measurement.target}, estimator.named.units, fitted.share, fitted.notes,
+    )  # fmt: skip
+
+
+def self_influence(
+    task: Task | Study, method: str | Config, *, config: Mapping[str, Any] | None = None, run: Run | None = None
+) -> Tensor:
+    """Return the influence ``[n_train]`` of each training row on itself.
+
+    Raises:
+        InfluenceError: As ``attribute``.
+    """
+    task, run = _resolved(task, run)
+    return fit(task, registry.made(method, config, task), run).self_influence()
+
+
+def evaluate(
+    task: Task | Study, methods: Sequence[str], metrics: Sequence[str] = ("mislabel",), *, run: Run | None = None
+) -> pd.DataFrame:
+    """Return one table of how well methods do: a row per method, metric and figure.
+
+    Args:
+        task: A task or study; ``mislabel`` needs a study whose planted truth is known.
+        methods: Method ids.
+        metrics: ``"loo"`` and ``"mislabel"``.
+        run: Device, precision, store, progress.
+
+    Raises:
+        InfluenceError: Unknown metric or method, or no truth to compare with.
+    """
+    from influence_core.metrics import METRICS
+
+    study = task if isinstance(task, Study) else None
+    task, run = _resolved(task, run)
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise BadInput("Unknown metric", f"'{unknown[0]}' is not a metric.", f"Use one of: {', '.join(METRICS)}.")
+    truth = study.planted if study is not None else None
+    tables = [METRICS[name](task, [registry.made(m, None, task) for m in methods], run, truth) for name in metrics]
+    return pd.concat(tables, ignore_index=True)
+
+
+def fit(task: Task, estimator: Estimator, run: Run) -> Fitted:
+    """Return the fitted method, doing what train-side work is not done yet.
+
+    A small artifact records that the work is complete: it is how the app knows that an answer will be instant.
+    """
+    registry.check_available(estimator.named, task)
+    key = estimator.key(task, run)
+    memo = f"fitted/{key}/{estimator.named.name}/{run.device}/{run.artifacts.root}"
+    if memo not in task.memo:
+        # Draw progress and cancellation from the caller's run now, and never again from a run that has ended.
+        fitted = estimator.fit(task, run)
+
+        def record(writer: Writer) -> None:
+            writer.save("fitted", torch.ones(1))
+
+        run.artifacts.obtain(key, estimator.identity(task, run), record, run.waiting)
+        task.memo[memo] = fitted
+    return task.memo[memo]
+
+
+def is_fitted(task: Task, estimator: Estimator, run: Run) -> bool:
+    """Tell whether the train-side work of a method is done."""
+    return run.artifacts.find(estimator.key(task, run)) is not None
+
+
+def default_measurement(estimator: Estimator) -> Measurement:
+    """Return what a method explains unless told otherwise."""
+    kinds = estimator.named.measurements
+    return Measurement("loss" if not kinds or "loss" in kinds else kinds[0])
+
+
+def _resolved(task: Task | Study, run: Run | None) -> tuple[Task, Run]:
+    if isinstance(task, Study):
+        return task.task, (run or Run()).with_store(task.store)
+    return task, run or Run()

@@ -1,0 +1,1 @@
+"""Baselines that every detector and every ranking must be compared with."""

@@ -1,0 +1,1 @@
+"""Closed forms of linear models and last layers."""

@@ -1,0 +1,1 @@
+"""Influence functions: gradients through the inverse of the curvature."""

@@ -1,0 +1,1 @@
+"""Inner products of gradients, at one or several checkpoints."""

@@ -1,0 +1,1 @@
+"""Closed forms of nearest-neighbour models on some embedding."""

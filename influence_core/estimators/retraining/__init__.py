@@ -1,0 +1,1 @@
+"""Methods that retrain without some rows and look what changes."""

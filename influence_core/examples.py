@@ -1,0 +1,177 @@
+"""Rows of data: tensors, arrays on disk, or any torch Dataset, read a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from influence_core.errors import BadInput
+
+
+class Batch(NamedTuple):
+    """Some rows: what the model is called with, and what it should say.
+
+    Inputs are a tensor, a mapping of tensors (called as keywords) or a tuple of tensors (called as positions).
+    """
+
+    inputs: Any
+    targets: Tensor
+
+
+def moved(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return nested tensors on a device, floating ones in a precision; integers keep theirs."""
+    if isinstance(value, Tensor):
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    if isinstance(value, Mapping):
+        return {name: moved(item, device, dtype) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(moved(item, device, dtype) for item in value)
+    return value
+
+
+def taken(value: Any, index: Any) -> Any:
+    """Return some rows of nested tensors: a batch, a mapping, a tuple or one tensor."""
+    if isinstance(value, Batch):
+        return Batch(taken(value.inputs, index), value.targets[index])
+    if isinstance(value, Mapping):
+        return {name: taken(item, index) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(taken(item, index) for item in value)
+    return value[index]
+
+
+def _lengths(value: Any) -> set[int]:
+    if isinstance(value, Mapping):
+        return set().union(*(_lengths(item) for item in value.values()))
+    if isinstance(value, (tuple, list)):
+        return set().union(*(_lengths(item) for item in value))
+    return {len(value)}
+
+
+class Examples:
+    """One split of the data.
+
+    Args:
+        source: ``(inputs, targets)`` of tensors or NumPy arrays (also memory-mapped), inputs possibly a mapping or a
+            tuple of them; or a ``Dataset`` whose items are ``(input, target)``.
+        name: The split's name, for messages.
+    """
+
+    def __init__(self, source: Any, name: str = "train") -> None:
+        """Check the shape of the source; nothing is copied."""
+        self.name = name
+        self._dataset: Dataset | None = None
+        if isinstance(source, tuple) and len(source) == 2:
+            self._inputs, targets = _as_tensors(source[0]), _as_tensors(source[1])
+            if not isinstance(targets, Tensor):
+                raise BadInput(
+                    f"The {name} targets cannot be used",
+                    f"They are a {type(source[1]).__name__}.",
+                    "Give one tensor of targets.",
+                )
+            lengths = _lengths(self._inputs) | {len(targets)}
+            if len(lengths) > 1:
+                raise BadInput(
+                    f"The {name} rows do not match",
+                    f"Inputs and targets have lengths {sorted(lengths)}.",
+                    "Give one target for each input row.",
+                )
+            self._targets: Tensor | None = targets
+            self._length = len(targets)
+        elif isinstance(source, Sequence) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
+            self._dataset, self._targets, self._length = source, None, len(source)  # type: ignore[assignment]
+        else:
+            raise BadInput(
+                f"The {name} data cannot be read",
+                f"It is a {type(source).__name__}.",
+                "Give (inputs, targets) tensors or a torch Dataset with a length.",
+            )
+        if self._length == 0:
+            raise BadInput(f"The {name} data is empty", "It has no rows.", "Give at least one row.")
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._length
+
+    def batch(
+        self, index: slice | Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Return rows, by slice or positions ``[n]``, on a device and in a precision."""
+        device = torch.device(device)
+        if self._dataset is None:
+            assert self._targets is not None
+            rows = Batch(taken(self._inputs, index), self._targets[index])
+        else:
+            positions = range(*index.indices(self._length)) if isinstance(index, slice) else index.tolist()
+            items = [self._dataset[i] for i in positions]
+            if items and not (isinstance(items[0], (tuple, list)) and len(items[0]) == 2):
+                raise BadInput(
+                    f"The {self.name} data cannot be read",
+                    "Its items are not (input, target) pairs.",
+                    "Return two things from the Dataset's __getitem__.",
+                )
+            rows = Batch(*default_collate([tuple(item) for item in items]))
+        return Batch(moved(rows.inputs, device, dtype), moved(rows.targets, device, dtype))
+
+    def batches(self, size: int, device: torch.device | str, dtype: torch.dtype) -> Iterator[tuple[int, Batch]]:
+        """Yield ``(first row, batch)`` over all rows in order."""
+        for start in range(0, self._length, size):
+            yield start, self.batch(slice(start, min(start + size, self._length)), device, dtype)
+
+    @property
+    def targets(self) -> Tensor:
+        """Return all targets ``[n, ...]``."""
+        if self._targets is None:
+            parts = [self.batch(slice(i, min(i + 1024, self._length))).targets for i in range(0, self._length, 1024)]
+            self._targets = torch.cat(parts)
+        return self._targets
+
+    def hash_into(self, state: Any) -> None:
+        """Feed every row, in full, to a ``hashlib`` state."""
+        for _, batch in self.batches(4096, "cpu", torch.float32):
+            hash_tensors(batch.inputs, state)
+            hash_tensors(batch.targets, state)
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, Mapping):
+        return {name: _as_tensors(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)) and value and not isinstance(value[0], (int, float, str)):
+        return tuple(_as_tensors(item) for item in value)
+    if isinstance(value, (tuple, list)):
+        return torch.tensor(value)
+    return value
+
+
+def hash_tensors(value: Any, state: Any) -> None:
+    """Feed nested tensors, with names, shapes and types, to a ``hashlib`` state."""
+    if isinstance(value, Mapping):
+        for name in value:
+            state.update(str(name).encode())
+            hash_tensors(value[name], state)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            hash_tensors(item, state)
+    else:
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        state.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+
+
+def content_hash(*values: Any) -> str:
+    """Return the hash of nested tensors and texts, 32 digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, str):
+            state.update(value.encode() + b"\0")
+        else:
+            hash_tensors(value, state)
+    return state.hexdigest()

@@ -1,0 +1,257 @@
+"""The training rows' gradients at one checkpoint: computed once, kept on disk as factors, read back memory-mapped.
+
+Every gradient method answers from these artifacts, so that grad-dot, TracIn and influence functions on one task share
+them. A half-precision copy is opt-in; its rows are stored at unit length with their scale beside them, so that small
+gradients do not vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from influence_core.config import digest
+from influence_core.errors import NumericalProblem
+from influence_core.examples import Batch, taken
+from influence_core.primitives.gradients import GradientPlan, per_example_gradients, planned_gradients
+from influence_core.primitives.losses import Scalar
+from influence_core.primitives.projections import GaussianProjection
+from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated, dot
+from influence_core.run import Run
+from influence_core.store import Artifact, Writer
+from influence_core.task import Task
+
+VERSION = 1
+_BLOCK_BYTES = 1 << 20  # of train features per product: small enough to stay in cache between its uses
+
+
+@dataclass(frozen=True)
+class GradientSpec:
+    """Which gradients are kept: part of the key.
+
+    Attributes:
+        checkpoint: Index of the checkpoint.
+        layers: Module names, or None for the whole model.
+        projection: Dimensions of a random projection, or None.
+        storage: ``"full"``: the run's precision; ``"half"``: float16 with a scale per row.
+    """
+
+    checkpoint: int
+    layers: tuple[str, ...] | None = None
+    projection: int | None = None
+    storage: Literal["full", "half"] = "full"
+
+
+def resolved_layers(task: Task, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the layers with ``last`` replaced by the name of the last layer."""
+    if layers is None:
+        return None
+    return tuple(task.last_layer or "last" if name == "last" else name for name in layers)
+
+
+class TrainGradients:
+    """Gradients of the training loss of all training rows at one checkpoint, and of any query at the same one."""
+
+    def __init__(self, task: Task, run: Run, spec: GradientSpec) -> None:
+        """Load the artifact, computing it first if needed."""
+        self.task, self.run, self.spec = task, run, spec
+        self.model = task.model_at(spec.checkpoint, run.device, run.dtype)
+        first = task.split("train").batch(slice(0, 3), run.device, run.dtype)
+        self.plan: GradientPlan = planned_gradients(self.model, task.loss, first, spec.layers)
+        self._projection: GaussianProjection | None = None
+        inputs = {
+            "kind": "train gradients", "version": VERSION, "task": task.fingerprint,
+            "checkpoint": task.checkpoint_hash(spec.checkpoint), "layers": self.plan.layers,
+            "projection": [spec.projection, run.seed] if spec.projection else None,
+            "storage": spec.storage, "precision": run.precision,
+        }  # fmt: skip
+        self.artifact = run.artifacts.obtain(digest(inputs), inputs, self._produce, run.waiting)
+        self._sides, self._scales = self._opened()
+
+    # -- computing ------------------------------------------------------------------------------------------------
+
+    def query(self, batch: Batch, scalar: Scalar) -> list[Side]:
+        """Return the gradients of any rows, one side per stored layer, in this run's precision."""
+        sides = per_example_gradients(self.model, scalar, batch, self.plan)
+        return [self.projection(sides)] if self.spec.projection else sides
+
+    @property
+    def projection(self) -> Callable[[list[Side]], Side]:
+        """Return the projection, drawn on first use."""
+        if self._projection is None:
+            assert self.spec.projection is not None
+            sizes = [self.plan.sizes[name] for name in self.plan.layers]
+            self._projection = GaussianProjection(
+                sizes, self.spec.projection, self.run.seed, self.run.device, self.run.dtype
+            )
+        return self._projection
+
+    def _produce(self, writer: Writer) -> None:
+        task, run = self.task, self.run
+        train = task.split("train")
+        shapes = self.query(train.batch(slice(0, 1), run.device, run.dtype), task.loss)
+        writer.meta["forms"] = [_form(side) for side in shapes]
+        writer.meta["layers"] = list(self.plan.layers)
+        writer.meta["attributed"] = [self.plan.n_attributed, self.plan.n_params]
+        for i, side in enumerate(shapes):
+            for name, tensor in side.tensors().items():
+                kind = torch.float16 if self.spec.storage == "half" and name != "t" else tensor.dtype
+                writer.create(f"{i}.{name}", (len(train), *tensor.shape[1:]), _numpy_type(kind))
+            writer.create(f"{i}.norms", (len(train),), _numpy_type(run.dtype))
+            if self.spec.storage == "half":
+                writer.create(f"{i}.scale", (len(train),), np.float32)
+        stage = f"train gradients, checkpoint {self.spec.checkpoint + 1} of {task.n_checkpoints}"
+        starts = range(0, len(train), run.batch_size)
+        for start in run.track(starts, stage, len(starts)):
+            rows = slice(start, min(start + run.batch_size, len(train)))
+            if not writer.is_done(f"rows {start}:{rows.stop}"):
+                sides = self.query(train.batch(rows, run.device, run.dtype), task.loss)
+                self._write(writer, start, sides)
+                writer.mark_done(f"rows {start}:{rows.stop}")
+
+    def _write(self, writer: Writer, start: int, sides: list[Side]) -> None:
+        for i, side in enumerate(sides):
+            norms = side.squared_norms()
+            if not bool(norms.isfinite().all()):
+                row = self.task.ids("train")[start + int((~norms.isfinite()).nonzero()[0])]
+                raise NumericalProblem(
+                    "A gradient is not a number",
+                    f"Training row {row} at checkpoint {self.spec.checkpoint} has a NaN or infinite gradient in '{self.plan.layers[min(i, len(self.plan.layers) - 1)]}'.",
+                    "Correct the row, or leave this checkpoint out.",
+                )
+            writer.write(f"{i}.norms", start, norms)
+            if self.spec.storage == "half":
+                scale = _unit_scale(side)
+                writer.write(f"{i}.scale", start, scale.float())
+                side = _normal(side, scale)
+            for name, tensor in side.tensors().items():
+                writer.write(
+                    f"{i}.{name}", start, tensor.half() if self.spec.storage == "half" and name != "t" else tensor
+                )
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def _opened(self) -> tuple[list[Side], list[Tensor] | None]:
+        sides = [_restored(self.artifact, i, form) for i, form in enumerate(self.artifact.meta["forms"])]
+        scales = (
+            [self.artifact.tensor(f"{i}.scale") for i in range(len(sides))] if self.spec.storage == "half" else None
+        )
+        if self.run.device.type == "cuda":
+            stored = sum(tensor.nbytes for side in sides for tensor in side.tensors().values())
+            if stored < torch.cuda.mem_get_info(self.run.device)[0] // 2:  # keep warm features on the device
+                sides = [_moved(side, self.run.device) for side in sides]
+        return sides, scales
+
+    @property
+    def n_layers(self) -> int:
+        """Return the number of stored sides."""
+        return len(self._sides)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of the stored features."""
+        return sum(tensor.nbytes for side in self._sides for tensor in side.tensors().values())
+
+    def block(self, rows: slice) -> list[Side]:
+        """Return some training rows in the run's precision and on its device."""
+        result: list[Side] = []
+        for i, side in enumerate(self._sides):
+            part = side.take(rows)
+            if self._scales is not None:
+                part = _normal_inverse(_cast(part, self.run.dtype), self._scales[i][rows].to(self.run.dtype))
+            result.append(_moved(part, self.run.device) if self.run.device.type != "cpu" else part)
+        return result
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, list[Side]]]:
+        """Yield ``(rows, sides)`` over all training rows, a cache-sized block at a time unless told otherwise."""
+        n = self.task.n_train
+        row_bytes = max(1, self.bytes // n) * (2 if self._scales is not None else 1)
+        step = size or max(64, _BLOCK_BYTES // row_bytes)
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            yield rows, self.block(rows)
+
+    def products(self, query: list[Side], layers: list[int] | None = None) -> Tensor:
+        """Return the inner products ``[m, n_train]`` with a query's sides, summed over (some) layers."""
+        chosen = range(self.n_layers) if layers is None else layers
+        m = query[0].rows
+        result = torch.empty(m, self.task.n_train, dtype=self.run.dtype, device=self.run.device)
+        # Many queries want tall blocks for the matrix products, few want blocks that fit the cache.
+        size = None if m <= 4 else max(256, min(4096, (64 << 20) // (m * self.run.dtype.itemsize)))
+        for rows, train in self.blocks(size):
+            part = dot(query[chosen[0]], train[chosen[0]])
+            for i in chosen[1:]:
+                part += dot(query[i], train[i])
+            result[:, rows] = part
+        return result
+
+    def squared_norms(self) -> Tensor:
+        """Return ``|g_i|^2`` by layer, ``[n_layers, n_train]``, as computed when the gradients were."""
+        return torch.stack([self.artifact.tensor(f"{i}.norms") for i in range(self.n_layers)]).to(self.run.device)
+
+
+# -- forms on disk ----------------------------------------------------------------------------------------------------
+
+
+def _form(side: Side) -> dict[str, Any]:
+    if isinstance(side, Factored):
+        return {"form": "factored", "bias": side.bias}
+    if isinstance(side, Tokens):
+        return {"form": "tokens", "n_tokens": side.n_tokens}
+    return {"form": "dense"}
+
+
+def _restored(artifact: Artifact, i: int, form: dict[str, Any]) -> Side:
+    if form["form"] == "factored":
+        return Factored(artifact.tensor(f"{i}.a"), artifact.tensor(f"{i}.e"), form["bias"])
+    if form["form"] == "tokens":
+        return Tokens(artifact.tensor(f"{i}.t"), artifact.tensor(f"{i}.e"), form["n_tokens"])
+    return Dense(artifact.tensor(f"{i}.g"))
+
+
+def _numpy_type(dtype: torch.dtype) -> np.dtype:
+    return torch.empty(0, dtype=dtype).numpy().dtype
+
+
+def _mapped(side: Side, change: Callable[[Tensor], Tensor]) -> Side:
+    if isinstance(side, Factored):
+        return Factored(change(side.inputs), change(side.errors), side.bias)
+    if isinstance(side, Tokens):
+        return Tokens(side.tokens.to(change(side.errors).device), change(side.errors), side.n_tokens)
+    return Dense(change(side.dense()))
+
+
+def _moved(side: Side, device: torch.device) -> Side:
+    return _mapped(side, lambda tensor: tensor.to(device))
+
+
+def _cast(side: Side, dtype: torch.dtype) -> Side:
+    return _mapped(side, lambda tensor: tensor.to(dtype))
+
+
+def _unit_scale(side: Side) -> Tensor:
+    """Return the largest |number| of what varies with the loss, per row: the gradients or the output errors."""
+    values = side.values if isinstance(side, Dense) else side.errors  # type: ignore[union-attr]
+    return values.flatten(1).abs().amax(1).clamp_min(1e-30)
+
+
+def _normal(side: Side, scale: Tensor) -> Side:
+    return side.scaled(1 / scale)
+
+
+def _normal_inverse(side: Side, scale: Tensor) -> Side:
+    return side.scaled(scale)
+
+
+def query_gradients(cache: TrainGradients, batch: Batch, scalar: Scalar, chunk: int) -> list[Side]:
+    """Return a query's gradients, ``chunk`` rows at a time to bound memory, as one side per layer."""
+    n = len(batch.targets)
+    if n <= chunk:
+        return cache.query(batch, scalar)
+    parts = [cache.query(taken(batch, slice(start, start + chunk)), scalar) for start in range(0, n, chunk)]
+    return [concatenated([part[i] for part in parts]) for i in range(len(parts[0]))]

@@ -1,0 +1,139 @@
+"""The catalogue of methods: files register themselves, nobody edits a list."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from influence_core.config import Config
+from influence_core.errors import BadInput, Unavailable
+from influence_core.estimator import Estimator, Info
+from influence_core.task import Needs, Task
+
+E = TypeVar("E", bound=type[Estimator])
+
+NEEDS_IN_WORDS = {
+    Needs.MODEL: ("a trained model", "give checkpoints=[...] or a trained module"),
+    Needs.CHECKPOINTS: ("checkpoints recorded during training", "give checkpoints=[...]"),
+    Needs.LEARNING_RATES: ("the learning rate at each checkpoint", "give learning_rates=[...]"),
+    Needs.RECIPE: ("a training recipe and a model factory", "give recipe=Recipe(...) and the model as a function"),
+    Needs.LABELS: ("class labels", "use it on a classification task"),
+    Needs.OUTPUTS: ("a built-in loss", "use cross_entropy, bce or mse"),
+    Needs.LAST_LAYER: ("a last Linear layer", "end the model with a Linear layer and use a built-in loss"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered method: a class, or a preset of one."""
+
+    info: Info
+    cls: type[Estimator]
+    options: Mapping[str, Any]
+
+    def make(self, options: Mapping[str, Any] | None = None) -> Estimator:
+        """Return the estimator with these options over the preset's."""
+        return self.cls(self.cls.Config.checked({**self.options, **(options or {})}), self.info)
+
+    @property
+    def defaults(self) -> Config:
+        """Return the default options."""
+        return self.cls.Config.checked(self.options)
+
+
+_ENTRIES: dict[str, Entry] = {}
+_LOADED: list[str] = []
+
+
+def register(cls: E) -> E:
+    """Add an estimator class to the catalogue (decorator)."""
+    return _added(cls.info, cls, {})
+
+
+def preset(name: str, title: str, summary: str, needs: Needs = Needs.NONE, **options: Any) -> Any:
+    """Add a named set of options of the decorated class to the catalogue (decorator); ``needs`` come on top."""
+
+    def wrap(cls: E) -> E:
+        info = replace(cls.info, name=name, title=title, summary=summary, needs=cls.info.needs | needs)
+        return _added(info, cls, options)
+
+    return wrap
+
+
+def _added(info: Info, cls: E, options: Mapping[str, Any]) -> E:
+    if info.name in _ENTRIES:
+        raise ValueError(f"two methods are called {info.name!r}")
+    _ENTRIES[info.name] = Entry(info, cls, options)
+    return cls
+
+
+def entries() -> dict[str, Entry]:
+    """Return every method by id, importing the estimator files on first use."""
+    if not _LOADED:
+        import influence_core.estimators as package
+
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+        _LOADED.append(package.__name__)
+    return dict(sorted(_ENTRIES.items()))
+
+
+def found(name: str, task: Task | None = None) -> Entry:
+    """Return the method of an id or alias.
+
+    Raises:
+        BadInput: No such method; says which is spelt nearly so.
+    """
+    known = entries()
+    aliases = {"tracin": "tracin_cp", "representer": "rps_l2", "influence": "if_exact"}
+    if name == "influence" and task is not None and task.n_params > 5_000:
+        aliases["influence"] = "if_cg"
+    name = aliases.get(name, name)
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, [*known, *aliases], n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Use one of: {', '.join(known)}."
+    raise BadInput("Unknown method", f"'{name}' is not registered.", hint)
+
+
+def made(method: str | Config, options: Mapping[str, Any] | None = None, task: Task | None = None) -> Estimator:
+    """Return an estimator from an id with options, or from a Config of its own.
+
+    Raises:
+        BadInput: Unknown id or option.
+    """
+    if isinstance(method, Config):
+        for entry in entries().values():
+            if entry.cls.Config is type(method) and not entry.options:
+                return entry.cls(method)
+        raise BadInput(
+            "Unknown method", f"No method has the options {type(method).__qualname__}.", "Give a method's id."
+        )
+    return found(method, task).make(options)
+
+
+def missing(info: Info, task: Task) -> str:
+    """Return why a method cannot run on a task and what would make it available; empty if it can."""
+    absent = [need for need in NEEDS_IN_WORDS if need in info.needs & ~task.provides]
+    parts = [f"needs {NEEDS_IN_WORDS[need][0]}: {NEEDS_IN_WORDS[need][1]}" for need in absent]
+    packages = [name for name in info.packages if importlib.util.find_spec(name) is None]
+    parts += [f"needs the package {name}: pip install {name}" for name in packages]
+    return "; ".join(parts)
+
+
+def check_available(info: Info, task: Task) -> None:
+    """Raise ``Unavailable``, in the words of ``missing``."""
+    reason = missing(info, task)
+    if reason:
+        what, _, fix = reason.partition(": ")
+        raise Unavailable(f"{info.title} cannot run here", f"It {what}.", f"To make it available, {fix}.")
+
+
+def available(task: Task) -> dict[str, str]:
+    """Return every method id with the reason why it cannot run on this task, empty where it can."""
+    return {name: missing(entry.info, task) for name, entry in entries().items()}

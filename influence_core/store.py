@@ -1,0 +1,295 @@
+"""Content-addressed artifacts on disk: computed once, resumable after a crash, memory-mapped when read.
+
+An artifact is a folder ``ab/<key>/`` of ``.npy`` files and a readable ``meta.json``. It is written as ``ab/<key>.part``
+and renamed when whole, so that a reader sees all of it or none. A process that dies leaves the ``.part`` folder with its
+list of finished stages; the next one to ask continues there. An advisory lock, freed by the kernel on any death, makes
+two processes that ask for one key compute it once. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from influence_core.errors import StoreProblem
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals under ``path`` into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreProblem(
+                "The disk is full",
+                f"Writing below {path} failed ({error.strerror}).",
+                "Free some space and start again: finished parts are kept.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreProblem(
+                "The folder cannot be written",
+                f"{path}: {error.strerror}.",
+                "Change its permissions or use another studies folder.",
+            ) from error
+        raise
+
+
+def _boot_id() -> str:
+    """Return an id of this boot: what a process wrote survives its death, but not a power cut before it was flushed."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "unknown"
+
+
+class Artifact:
+    """A finished artifact, read only."""
+
+    def __init__(self, key: str, path: Path) -> None:
+        """Open the artifact in ``path``."""
+        self.key, self.path = key, path
+        try:
+            self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
+        except (OSError, ValueError) as error:
+            why = f"{path / 'meta.json'} cannot be read ({error})."
+            raise StoreProblem("A cached result is damaged", why, f"Delete the folder {path}.") from error
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array, memory-mapped (copy on write: changes never reach the disk)."""
+        if name not in self._arrays:
+            path = self.path / f"{name}.npy"
+            try:
+                # A zero-length file cannot be mapped, so an empty array is read.
+                mode = "c" if path.stat().st_size > 0 and 0 not in _npy_shape(path) else None
+                self._arrays[name] = np.load(path, mmap_mode=mode, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                why = f"{path} cannot be read ({error})."
+                raise StoreProblem("A cached result is damaged", why, f"Delete the folder {self.path}.") from error
+        return self._arrays[name]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return an array as a CPU tensor that shares the mapping."""
+        return torch.from_numpy(self.array(name))
+
+    def names(self) -> list[str]:
+        """Return the names of the arrays."""
+        return sorted(path.stem for path in self.path.glob("*.npy"))
+
+
+def _npy_shape(path: Path) -> tuple[int, ...]:
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(file)[0]
+
+
+@dataclass
+class _Sheet:
+    """An array being written: where its rows start in the file, and how long a row is."""
+
+    file: int
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class Writer:
+    """Fills an artifact. Rows may be written in any order; stages marked done survive the death of the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Open, or reopen, the unfinished artifact in ``path``."""
+        self.path = path
+        boot = path / "boot"
+        if path.exists() and (not boot.exists() or boot.read_text() != _boot_id()):
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        boot.write_text(_boot_id())
+        self._done_file = path / "done.txt"
+        self._done = set(self._done_file.read_text().splitlines()) if self._done_file.exists() else set()
+        self._sheets: dict[str, _Sheet] = {}
+        self.meta: dict[str, Any] = {}
+
+    def is_done(self, stage: str) -> bool:
+        """Tell whether this stage was finished, by this process or one before it."""
+        return stage in self._done
+
+    def mark_done(self, stage: str) -> None:
+        """Record a finished stage, after its rows."""
+        with open(self._done_file, "a") as file:
+            file.write(stage + "\n")
+        self._done.add(stage)
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+        """Declare an array ``[rows, ...]``; an equal declaration on resume keeps what is there."""
+        path = self.path / f"{name}.npy"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        dtype = np.dtype(dtype)
+        with os.fdopen(os.dup(handle), "r+b") as file:
+            if os.fstat(handle).st_size == 0:
+                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+            else:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+        self._sheets[name] = _Sheet(handle, offset, shape, dtype)
+
+    def write(self, name: str, start: int, rows: torch.Tensor | np.ndarray) -> None:
+        """Write consecutive rows of a declared array, from row ``start``."""
+        sheet = self._sheets[name]
+        values = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
+        data = memoryview(np.ascontiguousarray(values, dtype=sheet.dtype)).cast("B")
+        position = sheet.offset + start * sheet.row_bytes
+        while data:
+            written = os.pwrite(sheet.file, data, position)
+            data, position = data[written:], position + written
+
+    def save(self, name: str, values: torch.Tensor | np.ndarray) -> None:
+        """Write a whole array at once."""
+        array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        self.create(name, array.shape or (1,), array.dtype)
+        self.write(name, 0, array.reshape(array.shape or (1,)))
+
+    def close(self, *, flush: bool) -> None:
+        """Close the files; ``flush`` waits until their content is on the disk."""
+        for sheet in self._sheets.values():
+            if flush:
+                end = sheet.offset + math.prod(sheet.shape) * sheet.dtype.itemsize
+                os.truncate(sheet.file, end)
+                os.fsync(sheet.file)
+            os.close(sheet.file)
+        self._sheets.clear()
+
+
+class Store:
+    """A folder of artifacts with a size cap.
+
+    Args:
+        root: The folder; made when first written.
+        cap_bytes: Least recently used artifacts are deleted above this size; ``None``: no cap.
+    """
+
+    def __init__(self, root: Path, cap_bytes: int | None = None) -> None:
+        """Name the folder; nothing is touched yet."""
+        self.root, self.cap_bytes = Path(root), cap_bytes
+
+    def path(self, key: str) -> Path:
+        """Return the folder of an artifact."""
+        return self.root / key[:2] / key
+
+    def find(self, key: str) -> Artifact | None:
+        """Return a finished artifact, or None."""
+        path = self.path(key)
+        if not (path / "meta.json").exists():
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return Artifact(key, path)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all finished artifacts."""
+        return sorted(path.parent.name for path in self.root.glob("??/*/meta.json") if not path.parent.suffix)
+
+    def obtain(
+        self, key: str, inputs: dict[str, Any], produce: Callable[[Writer], None], waiting: Callable[[], None]
+    ) -> Artifact:
+        """Return the artifact of this key, computing it unless it is there.
+
+        Args:
+            key: Hash of everything the numbers depend on.
+            inputs: The same in readable form, kept in ``meta.json``.
+            produce: Fills the writer; skips the stages already done.
+            waiting: Called again and again while another process computes this key; may raise ``Cancelled``.
+
+        Raises:
+            StoreProblem: The disk is full or refuses; what was finished is kept.
+        """
+        while True:
+            found = self.find(key)
+            if found is not None:
+                return found
+            with disk_errors(self.root), self._lock(key) as mine:
+                if mine and self.find(key) is None:
+                    self._produce(key, inputs, produce)
+            if not mine:
+                waiting()
+
+    def _produce(self, key: str, inputs: dict[str, Any], produce: Callable[[Writer], None]) -> None:
+        final = self.path(key)
+        started = time.time()
+        writer = Writer(final.with_name(key + ".part"))
+        try:
+            produce(writer)
+        except BaseException:
+            writer.close(flush=False)
+            raise
+        writer.close(flush=True)
+        meta = {
+            "key": key, "inputs": inputs, "torch": torch.__version__, "created": started,
+            "seconds": round(time.time() - started, 3), **writer.meta,
+        }  # fmt: skip
+        with open(writer.path / "meta.json", "w") as file:
+            json.dump(meta, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        for name in ("boot", "done.txt"):
+            (writer.path / name).unlink(missing_ok=True)
+        os.rename(writer.path, final)
+        self._evict(keep=key)
+
+    @contextmanager
+    def _lock(self, key: str) -> Iterator[bool]:
+        """Yield whether this process holds the key; the kernel frees it on any death."""
+        path = self.path(key).with_name(key + ".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The holder before us may have removed the file between our open and our lock.
+                mine = path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+            except BlockingIOError:
+                mine = False
+            yield mine
+            if mine:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+    def bytes_used(self) -> int:
+        """Return the disk use of all artifacts, unfinished ones included."""
+        return sum(path.stat().st_size for path in self.root.glob("??/*/*") if path.is_file())
+
+    def _evict(self, keep: str) -> None:
+        if self.cap_bytes is None:
+            return
+        used = self.bytes_used()
+        folders = [path.parent for path in self.root.glob("??/*/meta.json") if path.parent.name != keep]
+        for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
+            if used <= self.cap_bytes:
+                return
+            used -= sum(path.stat().st_size for path in folder.iterdir())
+            # Renamed first: a reader must never see half an artifact. Open mappings stay valid.
+            doomed = folder.with_name(folder.name + ".gone")
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)

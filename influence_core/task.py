@@ -1,0 +1,400 @@
+"""A task: model, data, loss and checkpoints, immutable and fingerprinted once."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Flag, auto
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from influence_core.config import digest
+from influence_core.errors import BadInput, NumericalProblem
+from influence_core.examples import Batch, Examples, content_hash
+from influence_core.measurement import Measurement, Rows, source_hash
+from influence_core.primitives.losses import LOSSES, CustomLoss, Loss, outputs
+from influence_core.recipe import Recipe
+
+__all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
+
+StateDict = Mapping[str, Tensor]
+
+
+class Needs(Flag):
+    """What a method asks of a task, and what a task offers."""
+
+    NONE = 0
+    MODEL = auto()
+    CHECKPOINTS = auto()
+    LEARNING_RATES = auto()
+    RECIPE = auto()
+    LABELS = auto()
+    OUTPUTS = auto()
+    LAST_LAYER = auto()
+
+
+class Task:
+    """One model on one data set, as the methods see it.
+
+    Args:
+        model: A zero-argument factory or an ``nn.Module`` (copied; the caller's module is never touched).
+        train: ``(X, y)`` tensors or a ``Dataset`` of ``(input, target)``.
+        test: The same.
+        loss: ``"cross_entropy"``, ``"bce"``, ``"mse"``, or ``f(model, batch) -> [n]`` losses by row.
+        checkpoints: State dicts, or paths of ``.safetensors`` or ``.pt`` (weights only), in the order of training. The
+            explained model is the last one; without any, the weights of the given module.
+        learning_rates: One per checkpoint.
+        recipe: How the model was trained; needed by methods that retrain.
+        class_names: Names of the classes, by index.
+        train_ids: The user's row ids; default 0..n-1. Likewise ``test_ids``.
+        locked: Rows that are reported on and never used to choose anything, with ``locked_ids``.
+        fingerprint: Known hash of model, data and checkpoints, where a study has it already.
+
+    Raises:
+        BadInput: What does not fit together, in one sentence.
+    """
+
+    def __init__(
+        self, model: nn.Module | Callable[[], nn.Module], train: Any, test: Any,
+        loss: str | Callable[..., Tensor] = "cross_entropy", *,
+        checkpoints: Sequence[StateDict | str | Path] | None = None, learning_rates: Sequence[float] | None = None,
+        recipe: Recipe | None = None, class_names: Sequence[str] | None = None, train_ids: Iterable[Any] | None = None,
+        test_ids: Iterable[Any] | None = None, locked: Any = None, locked_ids: Iterable[Any] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:  # fmt: skip
+        """Check and freeze the parts."""
+        self.factory: Callable[[], nn.Module] | None = None if isinstance(model, nn.Module) else model
+        self._module = copy.deepcopy(model) if isinstance(model, nn.Module) else _built(model)
+        splits = {"train": (train, train_ids), "test": (test, test_ids), "locked": (locked, locked_ids)}
+        self._splits = {
+            name: data if isinstance(data, Examples) else Examples(data, name)
+            for name, (data, _) in splits.items()
+            if data is not None
+        }
+        self._ids = {name: _checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
+        self.loss = _resolved_loss(loss)
+        own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
+        self._checkpoints: list[StateDict | Path] = [
+            Path(item) if isinstance(item, (str, Path)) else {name: value.detach().clone() for name, value in item.items()}
+            for item in (checkpoints if checkpoints is not None else own)
+        ]  # fmt: skip
+        self.learning_rates = _checked_rates(learning_rates, len(self._checkpoints))
+        self.recipe = recipe
+        self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
+        self.memo: dict[str, Any] = {}
+        self._positions: dict[str, dict[Any, int]] = {}
+        self.fingerprint = fingerprint or self._hashed()
+
+    def __repr__(self) -> str:
+        """Show the sizes."""
+        return f"Task(n_train={self.n_train}, n_test={self.n_test}, n_params={self.n_params}, checkpoints={self.n_checkpoints})"
+
+    # -- sizes and parts ------------------------------------------------------------------------------------------
+
+    @property
+    def n_train(self) -> int:
+        """Return the number of training rows."""
+        return len(self._splits["train"])
+
+    @property
+    def n_test(self) -> int:
+        """Return the number of test rows."""
+        return len(self._splits["test"])
+
+    @property
+    def n_params(self) -> int:
+        """Return the number of parameters, a shared one counted once."""
+        return sum(parameter.numel() for parameter in self._module.parameters())
+
+    @property
+    def n_checkpoints(self) -> int:
+        """Return the number of recorded checkpoints."""
+        return len(self._checkpoints)
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the module for looking at its structure; its weights mean nothing. Do not run or change it."""
+        return self._module
+
+    @cached_property
+    def n_classes(self) -> int | None:
+        """Return the number of classes, or None for a regression or a custom loss."""
+        if self.loss.name == "bce":
+            return 2
+        if self.loss.name != "cross_entropy":
+            return None
+        return int(self.outputs_of("test", torch.tensor([0])).shape[-1])
+
+    @cached_property
+    def provides(self) -> Needs:
+        """Return what this task offers to methods."""
+        offers = Needs.MODEL if self._checkpoints else Needs.NONE
+        offers |= Needs.CHECKPOINTS if self._checkpoints else Needs.NONE
+        offers |= Needs.LEARNING_RATES if self.learning_rates is not None else Needs.NONE
+        offers |= Needs.RECIPE if self.recipe is not None and self.factory is not None else Needs.NONE
+        offers |= Needs.LABELS if self.loss.classifies else Needs.NONE
+        offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
+        if self._checkpoints and self.last_layer is not None and not isinstance(self.loss, CustomLoss):
+            offers |= Needs.LAST_LAYER
+        return offers
+
+    def split(self, name: str) -> Examples:
+        """Return the rows of a split."""
+        if name not in self._splits:
+            raise BadInput(
+                f"There is no '{name}' split", f"This task has {', '.join(self._splits)}.", "Use one of these."
+            )
+        return self._splits[name]
+
+    def ids(self, name: str) -> np.ndarray:
+        """Return the row ids ``[n]`` of a split."""
+        self.split(name)
+        return self._ids[name]
+
+    def positions(self, rows: Rows) -> Tensor:
+        """Return the positions ``[n]`` of a query's rows within their split.
+
+        Raises:
+            BadInput: An id is not in the split.
+        """
+        ids = self.ids(rows.split)
+        if rows.split not in self._positions:
+            self._positions[rows.split] = {value: i for i, value in enumerate(ids.tolist())}
+        known = self._positions[rows.split]
+        found = [known.get(value.item() if isinstance(value, np.generic) else value) for value in rows.ids]
+        missing = [value for value, place in zip(rows.ids, found, strict=True) if place is None]
+        if missing:
+            some = ", ".join(repr(value) for value in missing[:3])
+            raise BadInput(
+                "Unknown row id",
+                f"{some} is not in the {rows.split} split ({len(ids)} rows, from {ids[0]!r} to {ids[-1]!r}).",
+                "Use an id of the data.",
+            )
+        return torch.tensor([place for place in found if place is not None], dtype=torch.long)
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    def model_at(
+        self, checkpoint: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> nn.Module:
+        """Return a copy of the model at a checkpoint: eval mode, on a device, parameters ready for gradients.
+
+        Raises:
+            BadInput: The checkpoint is gone or does not fit the model.
+            NumericalProblem: It holds a NaN or an infinity.
+        """
+        if not self._checkpoints:
+            raise BadInput(
+                "There is no trained model",
+                "The task has a model factory and no checkpoint.",
+                "Give checkpoints=[...] or a trained module.",
+            )
+        index = checkpoint % len(self._checkpoints)
+        state = self._loaded(index)
+        model = copy.deepcopy(self._module)
+        try:
+            model.load_state_dict(dict(state))
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[:300]
+            raise BadInput(
+                f"Checkpoint {index} does not fit the model", f"{why}.", "Give checkpoints of this architecture."
+            ) from None
+        broken = [
+            name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
+        ]
+        if broken:
+            raise NumericalProblem(
+                f"Checkpoint {index} is broken",
+                f"'{broken[0]}' holds a NaN or an infinity.",
+                "Leave this checkpoint out or train with a smaller learning rate.",
+            )
+        return model.to(device=device, dtype=dtype).eval().requires_grad_(True)
+
+    def state(self, checkpoint: int = -1) -> StateDict:
+        """Return the weights of a checkpoint."""
+        return self._loaded(checkpoint % len(self._checkpoints))
+
+    def _loaded(self, index: int) -> StateDict:
+        item = self._checkpoints[index]
+        return load_state(item, index) if isinstance(item, Path) else item
+
+    def checkpoint_hash(self, checkpoint: int) -> str:
+        """Return the hash of the weights of a checkpoint."""
+        state = self.state(checkpoint)
+        return content_hash({name: state[name] for name in sorted(state)})
+
+    def outputs_of(self, split: str, positions: Tensor | slice = slice(None)) -> Tensor:
+        """Return the explained model's outputs ``[n, ...]`` on rows of a split, float32 on the CPU, cached by split."""
+        key = f"outputs/{split}"
+        if isinstance(positions, Tensor) and key not in self.memo and len(positions) < 64:
+            model = self.model_at(-1)
+            with torch.no_grad():
+                return outputs(model, self.split(split).batch(positions).inputs)
+        if key not in self.memo:
+            model = self.model_at(-1)
+            with torch.no_grad():
+                parts = [
+                    outputs(model, batch.inputs) for _, batch in self.split(split).batches(512, "cpu", torch.float32)
+                ]
+            self.memo[key] = torch.cat(parts)
+        return self.memo[key][positions]
+
+    def predicted(self, split: str, positions: Tensor) -> Tensor:
+        """Return the explained model's predicted class ``[n]``."""
+        f = self.outputs_of(split, positions)
+        return (f.reshape(len(f), -1)[:, 0] > 0).long() if self.loss.name == "bce" else f.argmax(-1)
+
+    def query(self, rows: Rows, measurement: Measurement) -> Batch:
+        """Return the rows of a query with the measurement's target labels in place of their own.
+
+        Raises:
+            BadInput: A target label where there are no classes, or none with this index.
+        """
+        positions = self.positions(rows)
+        batch = self.split(rows.split).batch(positions)
+        if measurement.target == "true":
+            return batch
+        if self.n_classes is None:
+            raise BadInput(
+                "There is no other label to explain",
+                f"The loss '{self.loss.name}' has no classes.",
+                "Use target='true'.",
+            )
+        if isinstance(measurement.target, int):
+            if not 0 <= measurement.target < self.n_classes:
+                raise BadInput(
+                    "Unknown target label",
+                    f"target is {measurement.target}; classes are 0 to {self.n_classes - 1}.",
+                    "Use a class index.",
+                )
+            labels = torch.full((len(positions),), measurement.target)
+        else:
+            labels = self.predicted(rows.split, positions)
+        return Batch(batch.inputs, labels.reshape(batch.targets.shape).to(batch.targets.dtype))
+
+    @cached_property
+    def last_layer(self) -> str | None:
+        """Return the name of the Linear module whose output is the model's output, or None if there is no such."""
+        from influence_core.primitives.features import final_linear
+
+        if not self._checkpoints:
+            return None
+        return final_linear(self.model_at(-1), self.split("test").batch(slice(0, 1)).inputs)
+
+    def _hashed(self) -> str:
+        sources = sorted({_class_source(type(part)) for part in self._module.modules()})
+        weights = [self.checkpoint_hash(c) for c in range(self.n_checkpoints)]
+        loss = self.loss.name if not isinstance(self.loss, CustomLoss) else source_hash(self.loss.function)
+        rows = {name: _split_hash(examples) for name, examples in self._splits.items()}
+        recipe = self.recipe.to_json() if self.recipe else None
+        return digest([repr(self._module), sources, weights, self.learning_rates, loss, rows, recipe])
+
+
+def load_state(path: Path, index: int = 0) -> StateDict:
+    """Return the weights in a ``.safetensors`` or ``.pt`` file; nothing is unpickled but tensors.
+
+    Raises:
+        BadInput: The file is gone, damaged, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(
+            f"Checkpoint {index} is gone", f"{path} does not exist.", "Put the file back or build the study again."
+        ) from None
+    except Exception as error:  # noqa: BLE001  (readers raise many kinds; each means: not a weights file)
+        why = str(error).splitlines()[0]
+        raise BadInput(
+            f"Checkpoint {index} cannot be read",
+            f"{path}: {why}",
+            "Give a state dict saved as .safetensors or with torch.save.",
+        ) from None
+    if isinstance(loaded, Mapping) and all(isinstance(value, Tensor) for value in loaded.values()):
+        return loaded
+    raise BadInput(
+        f"Checkpoint {index} cannot be used",
+        f"{path} holds a {type(loaded).__name__}, not a state dict.",
+        "Save model.state_dict() alone.",
+    )
+
+
+def _split_hash(examples: Examples) -> str:
+    import hashlib
+
+    state = hashlib.blake2b(digest_size=16)
+    examples.hash_into(state)
+    return state.hexdigest()
+
+
+def _built(factory: Any) -> nn.Module:
+    if not callable(factory):
+        raise BadInput(
+            "The model cannot be used",
+            f"It is a {type(factory).__name__}.",
+            "Give an nn.Module or a function that returns one.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            "The model factory cannot be used", f"It returned a {type(model).__name__}.", "Return an nn.Module."
+        )
+    return model
+
+
+def _resolved_loss(loss: Any) -> Loss:
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]
+    if callable(loss) and not isinstance(loss, str):
+        return CustomLoss(loss, getattr(loss, "__qualname__", "custom"))
+    raise BadInput(
+        "Unknown loss", f"loss is {loss!r}.", f"Use {', '.join(LOSSES)} or f(model, batch) -> losses by row."
+    )
+
+
+def _checked_rates(rates: Sequence[float] | None, n_checkpoints: int) -> tuple[float, ...] | None:
+    if rates is None:
+        return None
+    values = tuple(float(rate) for rate in rates)
+    if len(values) != n_checkpoints:
+        raise BadInput(
+            "Checkpoints and learning rates do not match",
+            f"There are {n_checkpoints} and {len(values)}.",
+            "Give one learning rate per checkpoint.",
+        )
+    if not all(math.isfinite(rate) and rate >= 0 for rate in values):
+        raise BadInput("A learning rate cannot be used", f"They are {values}.", "Give finite numbers of 0 or more.")
+    return values
+
+
+def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:
+    values = np.arange(n_rows) if ids is None else np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+    if len(values) != n_rows:
+        raise BadInput(
+            f"The {name} row ids do not match",
+            f"There are {len(values)} ids for {n_rows} rows.",
+            "Give one id per row.",
+        )
+    if len(np.unique(values)) != n_rows:
+        raise BadInput(f"The {name} row ids are not unique", "An id occurs twice.", "Give every row its own id.")
+    return values
+
+
+def _class_source(cls: type) -> str:
+    if cls.__module__.startswith("torch."):
+        return cls.__qualname__
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return f"{cls.__module__}.{cls.__qualname__}"
