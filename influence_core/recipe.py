@@ -12,7 +12,7 @@ from influence_core.config import Config
 class Recipe(Config):
     """How the model was trained, and is trained again without some rows.
 
-    The loss of a step is ``sum of the batch's losses / batch_size`` with a constant divisor, plus
+    The loss of a step is the sum of its batch's losses over the number of rows in that batch of the full run, plus
     ``weight_decay / 2 * |theta|^2``: a row left out leaves the weight of the others unchanged.
     """
 

@@ -1,0 +1,57 @@
+"""Built-in models, named in a study by a word and its options, never by code that an uploaded study could bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from influence_core.errors import BadInput
+
+
+def cnn(channels: int, size: int, n_classes: int, widths: tuple[int, int] = (8, 16), hidden: int = 32) -> nn.Module:
+    """Return two convolutions with pooling and two Linear layers, for square images."""
+    first, second = widths
+    return nn.Sequential(
+        nn.Conv2d(channels, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(second * (size // 4) ** 2, hidden), nn.ReLU(), nn.Linear(hidden, n_classes),
+    )  # fmt: skip
+
+
+def mlp(n_inputs: int, n_classes: int, hidden: tuple[int, ...] = (32,)) -> nn.Module:
+    """Return Linear layers with ReLU between them; inputs of any shape are flattened."""
+    widths = (n_inputs, *hidden)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i in range(len(hidden)):
+        layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes))
+
+
+def logistic(n_inputs: int, n_classes: int) -> nn.Module:
+    """Return multinomial logistic regression: one Linear layer."""
+    return mlp(n_inputs, n_classes, ())
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp, "logistic": logistic}
+
+
+def model_factory(name: str, options: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    """Return a zero-argument factory of a built-in model.
+
+    Raises:
+        BadInput: Unknown name or options.
+    """
+    if name not in ARCHITECTURES:
+        raise BadInput("Unknown model", f"'{name}' is not built in.", f"Use one of: {', '.join(ARCHITECTURES)}.")
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    factory = partial(ARCHITECTURES[name], **plain)
+    try:
+        factory()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise BadInput(
+            f"The model '{name}' cannot be built", f"{error}.", "Correct its options in study.toml."
+        ) from None
+    return factory

@@ -1,0 +1,134 @@
+"""Training by a recipe, bit for bit repeatable, with a weight per row.
+
+A row of weight 0 is left out: its batch keeps its other rows, its order and its divisor, so that the difference to the
+full run is the row's doing and nothing else's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from influence_core.errors import NumericalProblem
+from influence_core.examples import Examples
+from influence_core.primitives.losses import Loss
+from influence_core.recipe import Recipe
+
+_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the data did: its number from 1, the learning rate at its end, the mean training loss."""
+
+    number: int
+    learning_rate: float
+    loss: float
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block from a seed and leave the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def new_model(factory: Callable[[], nn.Module], recipe: Recipe, device: torch.device | str = "cpu") -> nn.Module:
+    """Return an untrained model, its initial weights drawn from the recipe's seed."""
+    with seeded(recipe.seed):
+        model = factory()
+    return model.to(device=device, dtype=_PRECISIONS[recipe.dtype])
+
+
+def training(
+    model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe, weights: Tensor | None = None
+) -> Iterator[Epoch]:
+    """Train in place, yielding after every epoch.
+
+    Args:
+        model: From ``new_model``; left in eval mode at every yield.
+        rows: Training rows.
+        loss: Losses by row.
+        recipe: How.
+        weights: Weight of each row's loss ``[n]``; None: 1.
+
+    Raises:
+        NumericalProblem: The loss became NaN or infinite.
+    """
+    parameter = next(model.parameters())
+    weights = (torch.ones(len(rows)) if weights is None else weights).to(parameter)
+    if recipe.optimizer == "lbfgs":
+        yield _converged(model, rows, loss, recipe, weights)
+        return
+    optimizer = _optimizer(model, recipe)
+    order = torch.Generator().manual_seed(recipe.seed)
+    state = torch.Generator().manual_seed(recipe.seed + 1).get_state()
+    steps = math.ceil(len(rows) / recipe.batch_size)
+    for number in range(1, recipe.epochs + 1):
+        permutation = torch.randperm(len(rows), generator=order)
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the run's own stream, whatever the caller does
+            torch.set_rng_state(state)
+            model.train()
+            total = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+            for step, index in enumerate(permutation.split(recipe.batch_size)):
+                _set_rate(optimizer, recipe, (number - 1) * steps + step, recipe.epochs * steps)
+                batch = rows.batch(index, parameter.device, parameter.dtype)
+                value = (loss(model, batch) * weights[index.to(weights.device)]).sum() / len(index)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                total += value.detach() * len(index)
+            state = torch.get_rng_state()
+        model.eval()
+        mean = float(total) / len(rows)
+        if not math.isfinite(mean):
+            raise NumericalProblem(
+                "Training diverged",
+                f"The loss is {mean} in epoch {number}.",
+                "Use a smaller learning rate, or look for NaN in the data.",
+            )
+        yield Epoch(number, optimizer.param_groups[0]["lr"], mean)
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, total: int) -> None:
+    share = step / total
+    factor = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[recipe.schedule]
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * factor
+
+
+def _converged(model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe, weights: Tensor) -> Epoch:
+    """Minimise the full objective of a convex model to the precision of its numbers."""
+    model.eval()
+    parameters = list(model.parameters())
+    batch = rows.batch(slice(0, len(rows)), parameters[0].device, parameters[0].dtype)
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=max(100, recipe.epochs), tolerance_grad=1e-12, tolerance_change=1e-16, history_size=50,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        decay = recipe.weight_decay / 2 * sum(parameter.square().sum() for parameter in parameters)
+        value = (loss(model, batch) * weights).sum() / len(rows) + decay
+        value.backward()
+        return value
+
+    value = float(optimizer.step(objective).detach())
+    if not math.isfinite(value):
+        raise NumericalProblem("Training diverged", f"The objective is {value}.", "Look for NaN in the data.")
+    return Epoch(1, 1.0, value)
