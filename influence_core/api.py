@@ -6,17 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from influence_core import registry
 from influence_core.attribution import Attribution
 from influence_core.config import Config
 from influence_core.errors import BadInput
-from influence_core.estimator import Estimator, Fitted
+from influence_core.fitting import default_measurement, fit
 from influence_core.measurement import Measurement, Rows
 from influence_core.run import Run
-from influence_core.store import Writer
 from influence_core.study import Study
 from influence_core.task import Task
 
@@ -95,37 +93,6 @@ def evaluate(
     truth = study.planted if study is not None else None
     tables = [METRICS[name](task, [registry.made(m, None, task) for m in methods], run, truth) for name in metrics]
     return pd.concat(tables, ignore_index=True)
-
-
-def fit(task: Task, estimator: Estimator, run: Run) -> Fitted:
-    """Return the fitted method, doing what train-side work is not done yet.
-
-    A small artifact records that the work is complete: it is how the app knows that an answer will be instant.
-    """
-    registry.check_available(estimator.named, task)
-    key = estimator.key(task, run)
-    memo = f"fitted/{key}/{estimator.named.name}/{run.device}/{run.artifacts.root}"
-    if memo not in task.memo:
-        # Draw progress and cancellation from the caller's run now, and never again from a run that has ended.
-        fitted = estimator.fit(task, run)
-
-        def record(writer: Writer) -> None:
-            writer.save("fitted", torch.ones(1))
-
-        run.artifacts.obtain(key, estimator.identity(task, run), record, run.waiting)
-        task.memo[memo] = fitted
-    return task.memo[memo]
-
-
-def is_fitted(task: Task, estimator: Estimator, run: Run) -> bool:
-    """Tell whether the train-side work of a method is done."""
-    return run.artifacts.find(estimator.key(task, run)) is not None
-
-
-def default_measurement(estimator: Estimator) -> Measurement:
-    """Return what a method explains unless told otherwise."""
-    kinds = estimator.named.measurements
-    return Measurement("loss" if not kinds or "loss" in kinds else kinds[0])
 
 
 def _resolved(task: Task | Study, run: Run | None) -> tuple[Task, Run]:

@@ -130,6 +130,7 @@ class Fitted(ABC):
         """Keep the three."""
         self.estimator, self.task, self.run = estimator, task, run
         self.info = estimator.named
+        self.memo: dict[str, Any] = {}  # shared by the copies that ``fit`` hands out
 
     @property
     def notes(self) -> tuple[str, ...]:

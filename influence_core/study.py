@@ -21,6 +21,7 @@ from influence_core.config import digest
 from influence_core.encoder import Encoder, load_encoder
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
+from influence_core.measurement import Rows
 from influence_core.recipe import Recipe
 from influence_core.store import Artifact, Store, Writer
 from influence_core.task import Task
@@ -157,6 +158,42 @@ class Study:
                 "Correct the label, or the classes in study.toml.",
             )
         return np.asarray([index[name] for name in labels.tolist()], dtype=np.int64)
+
+    def row_id(self, split: str, text: object) -> int | str:
+        """Return a row id from its text, as typed or found in a URL.
+
+        Raises:
+            BadInput: No such row.
+        """
+        ids = self.task.ids(split)
+        value: int | str = str(text)
+        if ids.dtype.kind in "iu":
+            try:
+                value = int(str(text))
+            except ValueError:
+                raise BadInput(
+                    "Unknown row id",
+                    f"'{text}' is not a number, and the ids of the {split} split are.",
+                    f"Use an id such as {ids[0]}.",
+                ) from None
+        self.task.positions(Rows(split, (value,)))
+        return value
+
+    def target(self, text: str) -> str | int:
+        """Return a measurement's target from its text: ``true``, ``predicted`` or a class name.
+
+        Raises:
+            BadInput: No such class.
+        """
+        if text in ("true", "predicted"):
+            return text
+        if text not in self.header.classes:
+            raise BadInput(
+                "Unknown target label",
+                f"'{text}' is no class of this study.",
+                f"Use true, predicted, or one of: {', '.join(self.header.classes[:20])}.",
+            )
+        return self.header.classes.index(text)
 
     # -- the task ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,249 @@
+"""The command line: ``python -m influence_core --help``.
+
+Every output names rows by their ids. Exit code 0, 2 for bad input (one line: what, why, fix), 130 when cancelled.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from influence_core.errors import BadInput, Cancelled, InfluenceError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+StudyPath = Annotated[Path, typer.Argument(help="A study folder.")]
+MethodName = Annotated[str, typer.Option("--method", "-m", help="A method id; `methods` lists them.")]
+ConfigText = Annotated[str, typer.Option("--config", help="Options as JSON, such as '{\"damping\": 0.1}'.")]
+Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write here instead of standard output.")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        result = app(argv if argv is not None else sys.argv[1:], standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except InfluenceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (Cancelled, KeyboardInterrupt, typer.Abort):
+        print("cancelled: everything finished so far is kept.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # typer's own complaints about arguments carry an exit code and a message; anything else is a fault of ours.
+        if not hasattr(error, "exit_code"):
+            raise
+        print(
+            f"error: {getattr(error, 'message', None) or getattr(error, 'format_message', lambda: error)()}",
+            file=sys.stderr,
+        )
+        return int(error.exit_code)
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Argument(help="digits, breast-cancer, ...")],
+    out: Annotated[Path | None, typer.Option(help="The study folder to make.")] = None,
+) -> None:
+    """Build a demo study: trains a model and records its checkpoints."""
+    from influence_core.demos import build_demo
+
+    out = out or Path("studies") / name
+    with _progress() as run:
+        study = build_demo(name, out, run)
+    print(f"{study.header.title}: {out}")
+
+
+@app.command()
+def methods(
+    study: Annotated[Path | None, typer.Option(help="Say what can run on this study, at which cost.")] = None,
+    format: Format = "",
+) -> None:
+    """List the methods, and for a study what can run, at which cost, and why not."""
+    import pandas as pd
+
+    from influence_core import registry
+
+    rows: list[dict[str, Any]] = [
+        {
+            "method": name,
+            "title": entry.info.title,
+            "family": entry.info.family,
+            "units": entry.info.units,
+            "summary": entry.info.summary,
+        }
+        for name, entry in registry.entries().items()
+    ]
+    if study is not None:
+        from influence_core.costs import cost, cost_in_words
+        from influence_core.run import Run
+
+        task = _opened(study).task
+        for row in rows:
+            entry = registry.entries()[row["method"]]
+            row["reason"] = registry.missing(entry.info, task)
+            row["cost"] = "" if row["reason"] else cost_in_words(cost(task, entry.make(), Run()))
+    if format:
+        _written(pd.DataFrame(rows), format, None)
+        return
+    for row in rows:
+        tail = "" if study is None else f"  [{'not here: ' + row['reason'] if row['reason'] else row['cost']}]"
+        print(f"{row['method']:<22} {row['units']:<12} {row['summary']}{tail}")
+
+
+@app.command()
+def fit(study: StudyPath, method: MethodName, config: ConfigText = "{}") -> None:
+    """Do all train-side work of a method; resumes what was interrupted."""
+    from influence_core import fitting, registry
+
+    opened = _opened(study)
+    with _progress() as run:
+        estimator = registry.made(method, _options(config), opened.task)
+        fitting.fit(opened.task, estimator, run.with_store(opened.store))
+    print(f"{estimator.named.title} is fitted on {opened.header.title}.")
+
+
+@app.command()
+def attribute(
+    study: StudyPath, method: MethodName, test: Annotated[list[str], typer.Option("--test", help="Test row ids; may be repeated or follow one another.")],
+    more: Annotated[list[str] | None, typer.Argument(help="Further test row ids.")] = None,
+    top: Annotated[int, typer.Option(help="Rows per side; 0: all scores.")] = 10,
+    measurement: Annotated[str, typer.Option(help="loss, margin, probability or logit; empty: the method's own.")] = "",
+    target: Annotated[str, typer.Option(help="true, predicted, or a class name.")] = "true",
+    reduce: Annotated[str, typer.Option(help="mean: the rows are one query.")] = "",
+    config: ConfigText = "{}", format: Format = "csv", out: Out = None,
+) -> None:  # fmt: skip
+    """Rank the training rows that pushed predictions up or down."""
+    from influence_core import api, registry
+    from influence_core.fitting import default_measurement
+    from influence_core.measurement import Measurement, Rows
+
+    opened = _opened(study)
+    estimator = registry.made(method, _options(config), opened.task)
+    kind = measurement or default_measurement(estimator).kind
+    rows = Rows("test", tuple(_row_ids(opened, [*test, *(more or [])])), reduce or None)
+    with _progress() as run:
+        answer = api.attribute(
+            opened, method, rows, config=_options(config), measurement=Measurement(kind, opened.target(target)), run=run
+        )
+    if top:
+        _written(answer.to_frame(top), format, out)
+        return
+    import pandas as pd
+
+    _written(
+        pd.DataFrame(
+            answer.scores.cpu().numpy(),
+            index=pd.Index(answer.test_ids, name="test_id"),
+            columns=answer.train_ids.tolist(),
+        ).reset_index(),
+        format,
+        out,
+    )
+
+
+@app.command("self-influence")
+def self_influence(
+    study: StudyPath, method: MethodName, config: ConfigText = "{}", format: Format = "csv", out: Out = None
+) -> None:
+    """Write the influence of every training row on itself, highest first."""
+    import pandas as pd
+
+    from influence_core import api
+
+    opened = _opened(study)
+    with _progress() as run:
+        values = api.self_influence(opened, method, config=_options(config), run=run)
+    table = pd.DataFrame(
+        {"train_id": opened.task.ids("train"), "self_influence": values.cpu().numpy(), "method": method}
+    )
+    _written(table.sort_values("self_influence", ascending=False, kind="stable"), format, out)
+
+
+@app.command()
+def evaluate(
+    study: StudyPath, method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
+    more: Annotated[list[str] | None, typer.Argument(help="Further method ids.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may be repeated.")] = None,
+    format: Format = "csv", out: Out = None,
+) -> None:  # fmt: skip
+    """Measure methods against leave-one-out and against planted label errors."""
+    from influence_core import api
+
+    opened = _opened(study)
+    with _progress() as run:
+        table = api.evaluate(opened, [*method, *(more or [])], metric or ["mislabel"], run=run)
+    _written(table, format, out)
+
+
+@app.command(hidden=True)
+def worker(studies: Annotated[Path, typer.Argument(help="The folder of studies.")]) -> None:
+    """Run queued jobs until there are none; started by the app."""
+    from influence_core.service.worker import run_worker
+
+    run_worker(studies, execute)
+
+
+def execute(study_dir: Path, argv: list[str], progress: Any, cancelled: Any) -> None:
+    """Run a job's command in this process, with the job's own progress and cancel."""
+    global _job
+    _job = (progress, cancelled)
+    try:
+        app([argv[0], str(study_dir), *argv[1:]], standalone_mode=False)
+    finally:
+        _job = None
+
+
+_job: tuple[Any, Any] | None = None
+
+
+def _progress() -> Any:
+    """Return a context that yields a Run: with a job's progress, or a progress bar where a person is looking."""
+    from influence_core.console import console_run, job_run
+
+    return job_run(*_job) if _job is not None else console_run()
+
+
+def _opened(path: Path) -> Any:
+    from influence_core.study import Study
+
+    return Study(path)
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise BadInput(
+            "The options cannot be read", f"--config is {text!r} ({error}).", 'Give JSON such as {"damping": 0.1}.'
+        ) from None
+    if not isinstance(options, dict):
+        raise BadInput(
+            "The options cannot be read", f"--config is {text!r}.", 'Give a JSON object such as {"damping": 0.1}.'
+        )
+    return options
+
+
+def _row_ids(study: Any, texts: list[str]) -> list[Any]:
+    return [study.row_id("test", text) for text in texts]
+
+
+def _written(table: Any, format: str, out: Path | None) -> None:
+    from influence_core.tables import table_bytes
+
+    data = table_bytes(table, format)
+    if out is not None:
+        out.write_bytes(data)
+    elif format == "parquet":
+        sys.stdout.buffer.write(data)
+    else:
+        print(data.decode(), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

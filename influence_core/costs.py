@@ -1,0 +1,59 @@
+"""What a fit will cost on this machine, said before it starts."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from influence_core.estimator import Cost, Estimator, Sizes
+from influence_core.run import Run
+from influence_core.task import Needs, Task
+
+_PROBE_ROWS = 64
+
+
+def sizes(task: Task, run: Run) -> Sizes:
+    """Return the sizes that costs depend on, timing one small forward and backward pass on this machine."""
+    key = f"pass seconds/{run.device}/{run.precision}"
+    if key not in task.memo:
+        task.memo[key] = _pass_seconds(task, run) if Needs.MODEL in task.provides else 0.0
+    return Sizes(task.n_train, task.n_test, task.n_params, task.n_checkpoints, task.n_classes or 1, task.memo[key])
+
+
+def _pass_seconds(task: Task, run: Run) -> float:
+    """Return seconds of one pass over the training rows, scaled up from the fastest of three small batches."""
+    model = task.model_at(-1, run.device, run.dtype)
+    rows = min(_PROBE_ROWS, task.n_train)
+    batch = task.split("train").batch(slice(0, rows), run.device, run.dtype)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        task.loss(model, batch).sum().backward()
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times) * task.n_train / rows
+
+
+def cost(task: Task, estimator: Estimator, run: Run) -> Cost:
+    """Return the estimate for fitting a method."""
+    return estimator.cost(task, sizes(task, run))
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return a duration as a person would say it."""
+    if seconds < 2:
+        return "about a second"
+    if seconds < 90:
+        return f"about {seconds:.0f} seconds"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def cost_in_words(cost: Cost) -> str:
+    """Return time and disk in one clause."""
+    megabytes = cost.bytes / 1e6
+    disk = f", {megabytes:,.0f} MB of disk" if megabytes >= 1 else ""
+    return seconds_in_words(cost.seconds) + disk

@@ -1,0 +1,457 @@
+"""Influence functions: what leaving a training row out does to an answer, to first order at the optimum.
+
+::
+
+    S[t, i] = (1/n) g_t' (C + (damping + weight_decay) I)^-1 g_i
+
+``g_i`` is the gradient of row i's loss without the L2 term, ``g_t`` the gradient of the negated measurement, ``C`` the
+curvature of the mean loss over the n training rows: its Gauss-Newton matrix (``ggn``) or its Hessian. The objective is
+``(1/n) sum_i l_i + weight_decay/2 |theta|^2``, and a row leaves with the divisor and the L2 unchanged. This is Koh & Liang
+(2017), equation 2, times -1/n: positive = proponent, in units of the measurement. Exact for a quadratic loss up to the
+factor ``1 - leverage``. With ``ggn`` and damping it estimates the proximal Bregman response of Bae et al. (2022), which a
+net that has not converged still has; the Hessian of such a net is indefinite, and is refused until the damping lifts it.
+
+``if_exact`` writes C out and factorises it: n x n_outputs x P^2 products once, then instant queries. ``if_cg`` never builds
+it: some hundred passes over the training rows per query, for any P.
+
+The curvature products are our own. curvlinops, the reference in our tests, wants a model and a loss of its outputs: it
+takes no custom loss of the model itself, reports no progress and cannot be cancelled within a product, and checks
+determinism by evaluating everything twice.
+
+References: Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017; Bae et al., If Influence
+Functions are the Answer, Then What is the Question?, NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from influence_core.config import digest
+from influence_core.errors import Unavailable
+from influence_core.estimator import Cost, Info, Sizes
+from influence_core.estimators.bilinear import Bilinear, BilinearFitted, GradientConfig, Stage, moved_batch
+from influence_core.examples import Batch
+from influence_core.gradient_cache import query_gradients
+from influence_core.measurement import Measurement, Rows
+from influence_core.primitives.gradients import GradientPlan
+from influence_core.primitives.losses import CustomLoss
+from influence_core.primitives.operators import Product, ggn_product, ggn_roots, hessian_product, identity_blocks
+from influence_core.primitives.sides import Dense
+from influence_core.primitives.solvers import (
+    EigenInverse,
+    Inverse,
+    Solve,
+    check_definite,
+    check_finite,
+    cholesky_inverse,
+    conjugate_gradients,
+    eigenvalues,
+)
+from influence_core.registry import preset, register
+from influence_core.run import Run
+from influence_core.store import Artifact, Writer
+from influence_core.task import Needs, Task
+
+MAX_PARAMETERS = 12_000  # of a curvature written out: 1.2 GB in float64
+_MAX_EIGEN = 4_000  # up to here the eigenvectors are kept, so that another damping costs nothing
+_VECTOR_BYTES = 256 << 20  # of right-hand sides solved together
+_IDENTITY_ROWS = 64
+_FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
+_KIND_IN_WORDS = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}
+_REFERENCE = "Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017"
+
+
+class InfluenceConfig(GradientConfig):
+    """Which curvature, and how much is added to it."""
+
+    curvature: Literal["ggn", "hessian"] = Field(
+        "ggn",
+        description="ggn: Gauss-Newton, never negative, for nets. hessian: second derivatives, for converged models.",
+    )
+    damping: float = Field(
+        0.01, ge=0, description="Added to the curvature on top of weight decay: more is steadier, less is sharper."
+    )
+
+
+class ExactConfig(InfluenceConfig):
+    """Options of influence functions by a factorised curvature."""
+
+
+class IterativeConfig(InfluenceConfig):
+    """Options of influence functions by conjugate gradients."""
+
+    tolerance: float = Field(
+        1e-8, gt=0, lt=1, description="Stop when the residual of a query has shrunk by this factor."
+    )
+    max_iterations: int = Field(
+        200, ge=1, le=100_000, description="Passes over the training rows per query at most."
+    )  # fmt: skip
+
+
+class Influence(Bilinear):
+    """The equation; subclasses solve it."""
+
+    config: InfluenceConfig
+
+    def stages(self, task: Task) -> list[Stage]:
+        """The last checkpoint."""
+        return [Stage(task.n_checkpoints - 1, 1.0)]
+
+    def check(self, task: Task) -> None:
+        """Raise ``Unavailable`` before any work if this curvature cannot be had."""
+        if self.config.curvature == "ggn" and isinstance(task.loss, CustomLoss):
+            raise Unavailable(
+                "The Gauss-Newton curvature cannot be computed here",
+                f"It needs the outputs behind the loss, and '{task.loss.name}' is a custom loss.",
+                "Use curvature='hessian', or a built-in loss: cross_entropy, bce or mse.",
+            )
+
+    def n_attributed(self, task: Task) -> int:
+        """Return P, the number of parameters in the chosen layers."""
+        layers = self.layers(task)
+        return sum(
+            parameter.numel()
+            for name, parameter in task.module.named_parameters()
+            if layers is None or any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+        )
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """The gradients of the chosen layers."""
+        return super().cost(task, self._sizes(task, sizes))
+
+    def _sizes(self, task: Task, sizes: Sizes) -> Sizes:
+        return sizes if self.config.layers is None else replace(sizes, n_params=self.n_attributed(task))
+
+
+@final
+@preset(
+    "if_ggn",
+    "Influence functions (Gauss-Newton)",
+    "Influence functions with the Gauss-Newton curvature, which stays meaningful for nets that have not converged.",
+    needs=Needs.OUTPUTS,
+    curvature="ggn",
+)
+@register
+class InfluenceExact(Influence):
+    """Influence functions with the curvature written out and factorised."""
+
+    info = Info(
+        name="if_exact", title="Influence functions (exact)", family="curvature",
+        summary="How far the answer would move if each training row were left out and the model settled again.",
+        estimand="first-order change of the measurement when row i is left out", reference=_REFERENCE,
+        needs=Needs.MODEL, units="measurement",
+    )  # fmt: skip
+    Config = ExactConfig
+    config: ExactConfig
+
+    def fit(self, task: Task, run: Run) -> ExactFitted:
+        """Compute the training gradients and the curvature.
+
+        Raises:
+            Unavailable: Too many parameters, or no Gauss-Newton curvature of a custom loss.
+            NumericalProblem: The curvature is not positive definite with this damping.
+        """
+        self.check(task)
+        return ExactFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Also refuse what does not fit in memory."""
+        super().check(task)
+        size = self.n_attributed(task)
+        if size > MAX_PARAMETERS:
+            raise Unavailable(
+                "The curvature is too large to be written out",
+                f"{size:,} parameters need {8e-9 * size**2:,.1f} GB; the limit is {MAX_PARAMETERS:,} parameters.",
+                "Use if_cg, or config layers=('last',).",
+            )
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """The gradients, the curvature and its factorisation, growing as P^3."""
+        base, sizes = super().cost(task, sizes), self._sizes(task, sizes)
+        p, outputs = sizes.n_params, max(1, sizes.n_classes)
+        if self.config.curvature == "ggn":
+            written = 1.5 * outputs * sizes.pass_seconds + 2 * _FLOP * sizes.n_train * outputs * p**2
+        else:
+            written = 1.5 * p * sizes.pass_seconds
+        # Measured: eigenvectors take about 14 p^3 operations' time, eigenvalues with a Cholesky factor about 6.
+        factorised = _FLOP * p**3 * (14 if p <= _MAX_EIGEN else 6)
+        return Cost(base.seconds + written + factorised, base.bytes + 8 * p**2)
+
+
+@final
+@register
+class InfluenceIterative(Influence):
+    """Influence functions by conjugate gradients, for models whose curvature cannot be written out."""
+
+    info = Info(
+        name="if_cg", title="Influence functions (conjugate gradients)", family="curvature",
+        summary="Influence functions for larger models: slower for each new answer, because each one solves a system.",
+        estimand="first-order change of the measurement when row i is left out", reference=_REFERENCE,
+        needs=Needs.MODEL, units="measurement", query="solve",
+    )  # fmt: skip
+    Config = IterativeConfig
+    config: IterativeConfig
+
+    def fit(self, task: Task, run: Run) -> IterativeFitted:
+        """Compute the training gradients; the curvature is met in the queries.
+
+        Raises:
+            Unavailable: No Gauss-Newton curvature of a custom loss.
+        """
+        self.check(task)
+        return IterativeFitted(self, task, run)
+
+
+class Curvature:
+    """The curvature of the mean training loss at the explained model, without weight decay and damping.
+
+    In float64, unless the loss itself cannot be computed in it.
+    """
+
+    def __init__(self, task: Task, run: Run, plan: GradientPlan, kind: Literal["ggn", "hessian"]) -> None:
+        """Load the model."""
+        self.task, self.run, self.plan, self.kind = task, run, plan, kind
+        self.dtype = _precise(task, run)
+        self.model = task.model_at(-1, run.device, self.dtype)
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that can be cancelled between batches."""
+        total = torch.zeros_like(vectors)
+        for _, batch in self._batches():
+            self.run.check_cancelled()
+            total += self._product(batch)(vectors)
+        return total / self.task.n_train
+
+    def factorised(self) -> Artifact:
+        """Return ``values``, and ``vectors`` or for a large curvature the ``matrix``, from the store or computed now.
+
+        The damping is not part of it: another one needs no pass over the data.
+        """
+        inputs = {
+            "kind": "curvature", "version": 1, "task": self.task.fingerprint, "curvature": self.kind,
+            "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
+            "precision": str(self.dtype),
+        }  # fmt: skip
+        return self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
+
+    def _produce(self, writer: Writer) -> None:
+        size = self.plan.n_attributed
+        if size <= _MAX_EIGEN:
+            matrix = self._matrix()
+            check_finite(matrix)
+            for _ in self.run.track(range(1), "factorising the curvature", 1):
+                values, vectors = torch.linalg.eigh(matrix)
+            writer.save("values", values)
+            writer.save("vectors", vectors)
+            return
+        # Declared again on resume, so that it is flushed with the rest.
+        writer.create("matrix", (size, size), np.float64 if self.dtype == torch.float64 else np.float32)
+        if not writer.is_done("matrix"):
+            writer.write("matrix", 0, self._matrix())
+            writer.mark_done("matrix")
+        matrix = torch.from_numpy(np.load(writer.path / "matrix.npy", allow_pickle=False)).to(self.run.device)
+        for _ in self.run.track(range(1), "eigenvalues of the curvature", 1):
+            writer.save("values", eigenvalues(matrix))
+
+    def _matrix(self) -> Tensor:
+        size = self.plan.n_attributed
+        total = torch.zeros(size, size, dtype=self.dtype, device=self.run.device)
+        batches = -(-self.task.n_train // self.run.batch_size)
+        steps = -(-size // _IDENTITY_ROWS) if self.kind == "hessian" else 1
+        added = self._hessian_added(total) if self.kind == "hessian" else self._ggn_added(total)
+        for _ in self.run.track(added, f"{_KIND_IN_WORDS[self.kind]} of the training loss", batches * steps):
+            pass
+        return (total + total.T).div_(2 * self.task.n_train)
+
+    def _ggn_added(self, total: Tensor) -> Iterator[None]:
+        assert not isinstance(self.task.loss, CustomLoss)
+        for _, batch in self._batches():
+            for root in ggn_roots(self.model, self.task.loss, batch, self.plan):
+                total.addmm_(root.T, root)
+            yield
+
+    def _hessian_added(self, total: Tensor) -> Iterator[None]:
+        for _, batch in self._batches():
+            product = self._product(batch)
+            for start, rows in identity_blocks(len(total), _IDENTITY_ROWS, total):
+                total[start : start + len(rows)] += product(rows)
+                yield
+
+    def _product(self, batch: Batch) -> Product:
+        if self.kind == "hessian":
+            return hessian_product(self.model, self.task.loss, batch, self.plan)
+        assert not isinstance(self.task.loss, CustomLoss)
+        return ggn_product(self.model, self.task.loss, batch, self.plan)
+
+    def _batches(self) -> Iterator[tuple[int, Batch]]:
+        return self.task.split("train").batches(self.run.batch_size, self.run.device, self.dtype)
+
+
+class InfluenceFitted(BilinearFitted):
+    """Training gradients, and the curvature that queries are divided by."""
+
+    estimator: Influence
+
+    def __init__(self, estimator: Influence, task: Task, run: Run) -> None:
+        """Load or compute the gradients."""
+        super().__init__(estimator, task, run)
+        self.cache = self.caches[0]
+        self.curvature = Curvature(task, run, self.cache.plan, estimator.config.curvature)
+        self.weight_decay = task.recipe.weight_decay if task.recipe is not None else 0.0
+        self.damping = estimator.config.damping + self.weight_decay
+
+    @abstractmethod
+    def solved(self, targets: Tensor) -> Tensor:
+        """Return ``(C + damping I)^-1`` times rows ``[k, P]``."""
+
+    def quadratic(self, vectors: Tensor) -> Tensor:
+        """Return ``v' (C + damping I)^-1 v`` of rows ``[k, P]``."""
+        return (vectors * self.solved(vectors)).sum(1)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was added to the curvature."""
+        own, decay = self.estimator.config.damping, self.weight_decay
+        return (f"Effective damping {self.damping:g}: damping {own:g} plus weight decay {decay:g}.",)
+
+    def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
+        batch = moved_batch(batch, self.run)
+        query = query_gradients(self.cache, batch, measurement.scalar(self.task.loss), self.run.batch_size)
+        if rows.reduce == "mean":
+            # The scores are linear in the query: a set of rows needs one solve, not one per row.
+            query = [side.mean() for side in query]
+        m, step = query[0].rows, max(1, _VECTOR_BYTES // (8 * self.cache.plan.n_attributed))
+        parts = []
+        for start in range(0, m, step):
+            taken = [side.take(slice(start, start + step)).dense() for side in query]
+            solved = self.solved(torch.cat(taken, 1).to(self.curvature.dtype)) / self.task.n_train
+            sizes = [part.shape[1] for part in taken]
+            parts.append(self.cache.products([Dense(part) for part in solved.to(self.run.dtype).split(sizes, 1)]))
+        return torch.cat(parts)
+
+    def _self_influence(self) -> Tensor:
+        """Return ``(1/n) g_i' (C + damping I)^-1 g_i``, kept in the store: by ``if_cg`` it is a solve per row."""
+        inputs = {"kind": "self-influence", "of": self.estimator.identity(self.task, self.run)}
+        artifact = self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
+        return artifact.tensor("scores").to(self.run.device)
+
+    def _produce(self, writer: Writer) -> None:
+        n, size = self.task.n_train, self.cache.plan.n_attributed
+        writer.create("scores", (n,), np.float64 if self.run.dtype == torch.float64 else np.float32)
+        step = min(256, max(1, _VECTOR_BYTES // (8 * size)))
+        starts = range(0, n, step)
+        for start in self.run.track(starts, "self-influence", len(starts)):
+            rows = slice(start, min(start + step, n))
+            if not writer.is_done(f"rows {start}:{rows.stop}"):
+                vectors = torch.cat([side.dense() for side in self.cache.block(rows)], 1).to(self.curvature.dtype)
+                writer.write("scores", start, self.quadratic(vectors) / n)
+                writer.mark_done(f"rows {start}:{rows.stop}")
+
+
+@final
+class ExactFitted(InfluenceFitted):
+    """A factorised curvature: queries are products."""
+
+    def __init__(self, estimator: Influence, task: Task, run: Run) -> None:
+        """Load or compute the curvature, and refuse an indefinite one."""
+        super().__init__(estimator, task, run)
+        artifact = self.curvature.factorised()
+        self.values = artifact.tensor("values").to(run.device)
+        own = estimator.config.damping
+        check_definite(self.values, own, self.weight_decay)
+        if "vectors" in artifact.names():
+            self.inverse: Inverse = EigenInverse(self.values, artifact.tensor("vectors").to(run.device), self.damping)
+        else:
+            self.inverse = cholesky_inverse(artifact.tensor("matrix").to(run.device), own, self.weight_decay)
+
+    def solved(self, targets: Tensor) -> Tensor:
+        """Return ``[k, P]``."""
+        return self.inverse.solved(targets)
+
+    def quadratic(self, vectors: Tensor) -> Tensor:
+        """Return ``[k]``."""
+        return self.inverse.quadratic(vectors)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the damping and what it stands against."""
+        kind = _KIND_IN_WORDS[self.curvature.kind]
+        lowest, highest = float(self.values[0]), float(self.values[-1])
+        return (
+            *super().notes,
+            f"Eigenvalues of the {kind} before damping: smallest {lowest:.3g}, largest {highest:.3g}.",
+        )
+
+
+@final
+class IterativeFitted(InfluenceFitted):
+    """Products with the curvature: every query is a solve."""
+
+    estimator: InfluenceIterative
+
+    @cached_property
+    def _last(self) -> dict[str, Any]:
+        return {}
+
+    def solved(self, targets: Tensor) -> Tensor:
+        """Return ``[k, P]``; how far the solver came is in the notes."""
+        config, run = self.estimator.config, self.run
+
+        def damped(vectors: Tensor) -> Tensor:
+            return self.curvature.products(vectors) + self.damping * vectors
+
+        steps = conjugate_gradients(damped, targets, config.tolerance, config.max_iterations)
+        last = None
+        for last in run.track(
+            _filled(steps, config.max_iterations + 1), "conjugate gradients", config.max_iterations + 1
+        ):
+            pass
+        assert last is not None
+        self._last.update(iterations=last.iterations, residual=float(last.residuals.max()))
+        return last.solution
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the damping and, after a query, how far its solve came."""
+        if not self._last:
+            return super().notes
+        count, residual = self._last["iterations"], self._last["residual"]
+        if residual > 10 * self.estimator.config.tolerance:
+            advice = " This is short of the tolerance: raise max_iterations or the damping."
+        else:
+            advice = ""
+        return (*super().notes, f"Conjugate gradients: {count} iterations, relative residual {residual:.2g}.{advice}")
+
+
+def _filled(steps: Iterator[Solve], total: int) -> Iterator[Solve]:
+    """Repeat the last step up to the total, so that a solve that converges early still completes its progress."""
+    count, last = 0, None
+    for last in steps:
+        count += 1
+        yield last
+    while last is not None and count < total:
+        count += 1
+        yield last
+
+
+def _precise(task: Task, run: Run) -> torch.dtype:
+    """Return float64, or the run's precision for a loss that cannot be computed in float64."""
+    evaluated: Callable[..., Tensor] = task.loss
+    try:
+        with torch.no_grad():
+            evaluated(
+                task.model_at(-1, run.device, torch.float64),
+                task.split("train").batch(slice(0, 1), run.device, torch.float64),
+            )
+    except RuntimeError:
+        return run.dtype
+    return torch.float64
