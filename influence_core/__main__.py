@@ -34,15 +34,15 @@ def main(argv: list[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt, typer.Abort):
         print("cancelled: everything finished so far is kept.", file=sys.stderr)
         return 130
+    except typer.Exit as error:
+        return error.exit_code
     except Exception as error:
-        # typer's own complaints about arguments carry an exit code and a message; anything else is a fault of ours.
-        if not hasattr(error, "exit_code"):
+        # typer's own complaints about arguments format themselves; anything else is a fault of ours and keeps its trace.
+        complaint = getattr(error, "format_message", None)
+        if complaint is None:
             raise
-        print(
-            f"error: {getattr(error, 'message', None) or getattr(error, 'format_message', lambda: error)()}",
-            file=sys.stderr,
-        )
-        return int(error.exit_code)
+        print(f"error: {complaint()}", file=sys.stderr)
+        return 2
 
 
 @app.command()
@@ -179,6 +179,26 @@ def evaluate(
     with _progress() as run:
         table = api.evaluate(opened, [*method, *(more or [])], metric or ["mislabel"], run=run)
     _written(table, format, out)
+
+
+@app.command(hidden=True)
+def answer(
+    study: StudyPath, method: MethodName, test: Annotated[list[str], typer.Option("--test")],
+    split: Annotated[str, typer.Option()] = "test", measurement: Annotated[str, typer.Option()] = "loss",
+    target: Annotated[str, typer.Option()] = "true", reduce: Annotated[str, typer.Option()] = "",
+    config: ConfigText = "{}",
+) -> None:  # fmt: skip
+    """Compute and keep one answer of a method that solves for every query; started by the app."""
+    from influence_core import registry
+    from influence_core.answers import obtained_answer
+    from influence_core.measurement import Measurement, Rows
+
+    opened = _opened(study)
+    rows = Rows(split, tuple(opened.row_id(split, text) for text in test), reduce or None)
+    with _progress() as run:
+        estimator = registry.made(method, _options(config), opened.task)
+        kept = Measurement(measurement, opened.target(target))
+        obtained_answer(opened.task, estimator, rows, kept, run.with_store(opened.store))
 
 
 @app.command(hidden=True)

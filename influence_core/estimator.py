@@ -117,7 +117,7 @@ class Estimator(ABC):
         }  # fmt: skip
 
 
-class Fitted(ABC):
+class Fitted:
     """A fitted method: answers any query without further train-side work.
 
     Args:

@@ -66,7 +66,8 @@ class TrainGradients:
         self._projection: GaussianProjection | None = None
         inputs = {
             "kind": "train gradients", "version": VERSION, "task": task.fingerprint,
-            "checkpoint": task.checkpoint_hash(spec.checkpoint), "layers": self.plan.layers, "general": self.plan.general,
+            "checkpoint": task.checkpoint_hash(spec.checkpoint),
+            "layers": self.plan.layers, "general": self.plan.general,
             "projection": [spec.projection, run.seed] if spec.projection else None,
             "storage": spec.storage, "precision": run.precision,
         }  # fmt: skip

@@ -174,7 +174,7 @@ class Task:
             some = ", ".join(repr(value) for value in missing[:3])
             raise BadInput(
                 "Unknown row id",
-                f"{some} is not in the {rows.split} split ({len(ids)} rows, from {ids[0]!r} to {ids[-1]!r}).",
+                f"{some} is not in the {rows.split} split ({len(ids)} rows, from {ids[0]} to {ids[-1]}).",
                 "Use an id of the data.",
             )
         return torch.tensor([place for place in found if place is not None], dtype=torch.long)

@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, moved, taken
 from influence_core.primitives.layers import cheapest, is_supported, layer_side, parameter_order
-from influence_core.primitives.losses import Functional, Scalar
+from influence_core.primitives.losses import Scalar, scalar_at
 from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated
 
 GENERAL = "(other parameters)"
@@ -35,12 +35,14 @@ class GradientPlan:
         general: Names of parameters whose gradients come from ``torch.func``.
         sizes: Number of parameters per layer, in the order of ``layers``.
         n_params: Parameters of the whole model.
+        looped: The general route goes row by row, because ``torch.func`` cannot see through this model.
     """
 
     factored: tuple[str, ...]
     general: tuple[str, ...]
     sizes: dict[str, int] = field(default_factory=dict)
     n_params: int = 0
+    looped: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -53,6 +55,7 @@ class GradientPlan:
         return sum(self.sizes.values())
 
 
+@torch.enable_grad()
 def planned_gradients(
     model: nn.Module, scalar: Scalar, batch: Batch, layers: tuple[str, ...] | None = None
 ) -> GradientPlan:
@@ -65,7 +68,8 @@ def planned_gradients(
         layers: Module names (with everything below them); None: the whole model.
 
     Raises:
-        BadInput: No such layer; the loss does not return one number per row; rows depend on each other.
+        BadInput: No such layer; the loss does not return one number per row, or has no gradient; rows depend on each
+            other.
         NumericalProblem: The loss is not finite.
     """
     wanted = _wanted_parameters(model, layers)
@@ -91,19 +95,23 @@ def _with_general(model: nn.Module, plan: GradientPlan) -> GradientPlan:
     sizes = {name: plan.sizes[name] for name in plan.factored}
     if plan.general:
         sizes[GENERAL] = sum(parameters[name].numel() for name in plan.general)
-    return GradientPlan(plan.factored, plan.general, sizes, plan.n_params)
+    return replace(plan, sizes=sizes)
 
 
 def _wanted_parameters(model: nn.Module, layers: tuple[str, ...] | None) -> set[str]:
-    names = {name for name, _ in model.named_parameters()}
+    # A shared parameter is asked for by any of its names and known by its first.
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {name: first[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
     if layers is None:
-        return names
-    known = {name for name, _ in model.named_modules()} | names
+        return set(first.values())
+    known = {name for name, _ in model.named_modules(remove_duplicate=False)} | set(names)
     missing = [layer for layer in layers if layer not in known]
     if missing:
         some = ", ".join(sorted(name for name in known if name)[:20])
         raise BadInput("Unknown layer", f"'{missing[0]}' is not part of this model.", f"Use some of: {some}.")
-    wanted = {name for name in names if any(name == layer or name.startswith(f"{layer}.") for layer in layers)}
+    wanted = {
+        own for name, own in names.items() if any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+    }
     if not wanted:
         raise BadInput(
             "No parameters to attribute", f"{', '.join(layers)} has none of its own.", "Name a layer with weights."
@@ -115,7 +123,11 @@ def _wanted_parameters(model: nn.Module, layers: tuple[str, ...] | None) -> set[
 
 
 def _proven(model: nn.Module, scalar: Scalar, batch: Batch, plan: GradientPlan) -> GradientPlan:
-    """Check that rows are independent and that factored gradients sum to autograd's; demote the layers that differ."""
+    """Check that rows are independent and that gradients sum to autograd's; demote what differs.
+
+    Rows carry different weights in the sum: else a layer that sees ``[length, rows, d]`` would pass where the length
+    happens to be the number of rows.
+    """
     twin = copy.deepcopy(model).cpu()
     few = Batch(*moved(taken(batch, slice(0, 3)), torch.device("cpu"), torch.float64))
     tolerance = 1e-8
@@ -127,21 +139,31 @@ def _proven(model: nn.Module, scalar: Scalar, batch: Batch, plan: GradientPlan) 
         few = Batch(*moved(taken(batch, slice(0, 3)), torch.device("cpu"), torch.float32))
         losses = _losses(twin, scalar, few)
     _check_independence(twin, scalar, few, losses, tolerance)
-    sides = _factored_gradients(twin, scalar, few, plan.factored)
-    own = {name: dict(twin.get_submodule(name).named_parameters(recurse=False)) for name in plan.factored}
-    leaves = [parameter for name in plan.factored for parameter in own[name].values()]
-    loss = scalar(twin, few).sum()
-    truth = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
-    exact = {id(leaf): torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, truth, strict=True)}
+    weights = torch.linspace(1, 2, len(few.targets), dtype=losses.dtype)
+    named = dict(twin.named_parameters())
+    total = (weights * scalar(twin, few)).sum()
+    truth = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    exact = {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), truth, strict=True)}
+
+    def agrees(side: Side, expected: Tensor) -> bool:
+        found = side.scaled(weights).mean().dense()[0] * side.rows
+        return found.shape == expected.shape and bool(
+            (found - expected).abs().max() <= tolerance * expected.abs().max() + 1e-14
+        )
+
+    sides = _factored_gradients(twin, scalar, few, plan.factored, proof=True)
     good, bad = [], []
     for name in plan.factored:
-        side = sides.get(name)
-        expected = packed(twin.get_submodule(name), {key: exact[id(value)] for key, value in own[name].items()})
-        found = side.mean().dense()[0] * side.rows if side is not None else torch.zeros_like(expected)
-        scale = expected.abs().max().clamp_min(1e-30)
-        good.append(name) if bool((found - expected).abs().max() <= tolerance * scale + 1e-14) else bad.append(name)
-    demoted = tuple(f"{name}.{part}".lstrip(".") for name in bad for part in own[name])
-    return GradientPlan(tuple(good), plan.general + demoted, plan.sizes, plan.n_params)
+        module = twin.get_submodule(name)
+        own = {part: exact[f"{name}.{part}".lstrip(".")] for part in parameter_order(module)}
+        expected = packed(module, own)
+        side = sides.get(name, Dense(expected.new_zeros(len(losses), len(expected))))
+        good.append(name) if side.rows == len(losses) and agrees(side, expected) else bad.append(name)
+    demoted = (f"{name}.{part}".lstrip(".") for name in bad for part in parameter_order(twin.get_submodule(name)))
+    general = (*plan.general, *demoted)
+    side = _general_gradients(twin, scalar, few, general)
+    looped = bool(general) and not agrees(side, torch.cat([exact[name].flatten() for name in general]))
+    return replace(plan, factored=tuple(good), general=general, looped=looped)
 
 
 def _losses(model: nn.Module, scalar: Scalar, batch: Batch) -> Tensor:
@@ -158,13 +180,22 @@ def _losses(model: nn.Module, scalar: Scalar, batch: Batch) -> Tensor:
             "It is NaN or infinite on the first rows.",
             "Check the data and the checkpoint: scores of this model would mean nothing.",
         )
+    if not losses.requires_grad:
+        raise BadInput(
+            "The loss cannot be used",
+            "It has no gradient in the parameters.",
+            "Compute it from the model's outputs without detach, no_grad or item.",
+        )
     return losses.detach()
 
 
 def _check_independence(model: nn.Module, scalar: Scalar, batch: Batch, losses: Tensor, tolerance: float) -> None:
-    with torch.no_grad():
-        alone = torch.cat([scalar(model, taken(batch, slice(i, i + 1))) for i in range(len(losses))])
-        again = scalar(model, batch)
+    # With gradients on: without them, some modules take a fast path of slightly other numbers.
+    again = scalar(model, batch).detach()
+    try:
+        alone = torch.cat([scalar(model, taken(batch, slice(i, i + 1))).detach() for i in range(len(losses))])
+    except (RuntimeError, ValueError):  # what a normalisation over the batch says to a batch of one
+        alone = torch.full_like(losses, torch.inf)
     scale = losses.abs().max().clamp_min(1.0) * max(tolerance, 1e-6)
     if bool((again - losses).abs().max() > scale):
         raise BadInput(
@@ -207,21 +238,29 @@ def _recording(model: nn.Module, names: tuple[str, ...]) -> Iterator[dict[str, l
             handle.remove()
 
 
-def _factored_gradients(model: nn.Module, scalar: Scalar, batch: Batch, names: tuple[str, ...]) -> dict[str, Side]:
+def _factored_gradients(
+    model: nn.Module, scalar: Scalar, batch: Batch, names: tuple[str, ...], *, proof: bool = False
+) -> dict[str, Side]:
     """Return the sides of the layers that ran; weight gradients are never computed by autograd."""
     if not names:
         return {}
     with torch.enable_grad(), _recording(model, names) as calls:
         total = scalar(model, batch).sum()
     flat = [(name, *call) for name in names for call in calls[name]]
-    if not flat:
+    if not flat or not total.requires_grad:
         return {}
     errors = torch.autograd.grad(total, [edge for _, _, edge, _ in flat], allow_unused=True)
     n = len(batch.targets)
     sides: dict[str, Side] = {}
     for (name, given, _, out), error in zip(flat, errors, strict=True):
-        if len(given) != n:
-            continue  # not one row of input per row of data: the proof sends it to the general route
+        if len(given) != n or len(out) != n:
+            if proof:
+                continue  # not one row of input per row of data: goes to the general route
+            raise BadInput(
+                f"The layer '{name}' cannot be attributed",
+                f"It was called with {len(given)} rows for {n} rows of data.",
+                "Leave it out by naming the other layers.",
+            )
         error = torch.zeros_like(out) if error is None else error
         side = layer_side(model.get_submodule(name), given, error)
         sides[name] = _added(sides[name], side) if name in sides else side
@@ -245,23 +284,42 @@ def _added(first: Side, second: Side) -> Side:
 # -- the general route ----------------------------------------------------------------------------------------------
 
 
-def _general_gradients(model: nn.Module, scalar: Scalar, batch: Batch, names: tuple[str, ...]) -> Dense:
+def _general_gradients(
+    model: nn.Module, scalar: Scalar, batch: Batch, names: tuple[str, ...], looped: bool = False
+) -> Dense:
     """Return gradients of some parameters by ``vmap(grad)``, or by a loop where the model cannot be vectorised."""
-    chosen = {name: parameter.detach() for name, parameter in model.named_parameters() if name in names}
+    n = len(batch.targets)
+    own = dict(model.named_parameters())
+    if not names:
+        return Dense(batch.targets.new_zeros(n, 0))
+    if looped:
+        return _looped_gradients(model, scalar, batch, [own[name] for name in names])
+    chosen = {name: own[name].detach() for name in names}
 
     def one(parameters: dict[str, Tensor], row: Batch) -> Tensor:
         single = taken(row, None)  # indexing with None adds the batch axis back
-        return scalar(Functional(model, parameters), single).squeeze(0)
+        return scalar_at(model, scalar, parameters, single).squeeze(0)
 
-    grad = torch.func.grad(one)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vmap announces every operator it has to loop over
-            per_row = torch.func.vmap(grad, in_dims=(None, 0), randomness="error")(chosen, batch)
-    except RuntimeError:
-        rows = [grad(chosen, taken(batch, i)) for i in range(len(batch.targets))]
-        per_row = {name: torch.stack([row[name] for row in rows]) for name in chosen}
-    return Dense(torch.cat([per_row[name].detach().flatten(1) for name in names], 1))
+            grad = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0), randomness="error")
+            per_row = grad(chosen, batch)
+    except (RuntimeError, TypeError, ValueError):
+        return _looped_gradients(model, scalar, batch, [own[name] for name in names])
+    return Dense(torch.cat([per_row[name].detach().reshape(n, -1) for name in names], 1))
+
+
+def _looped_gradients(model: nn.Module, scalar: Scalar, batch: Batch, leaves: list[nn.Parameter]) -> Dense:
+    """Return gradients by one backward pass per row: slow, and possible for every model."""
+    rows = []
+    for i in range(len(batch.targets)):
+        with torch.enable_grad():
+            loss = scalar(model, taken(batch, slice(i, i + 1))).sum()
+        grads = torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, grads, strict=True)]
+        rows.append(torch.cat([value.flatten() for value in flat]))
+    return Dense(torch.stack(rows))
 
 
 # -- the public function ----------------------------------------------------------------------------------------------
@@ -290,7 +348,7 @@ def per_example_gradients(model: nn.Module, scalar: Scalar, batch: Batch, plan: 
     if plan.general:
         rows = max(1, (256 << 20) // (4 * plan.sizes[GENERAL]))
         parts: list[Side] = [
-            _general_gradients(model, scalar, taken(batch, slice(start, start + rows)), plan.general)
+            _general_gradients(model, scalar, taken(batch, slice(start, start + rows)), plan.general, plan.looped)
             for start in range(0, n, rows)
         ]
         result.append(concatenated(parts) if len(parts) > 1 else parts[0])
@@ -302,7 +360,7 @@ def per_example_gradients(model: nn.Module, scalar: Scalar, batch: Batch, plan: 
 
 def packed(module: nn.Module, values: dict[str, Tensor]) -> Tensor:
     """Return the parameters of a supported module as one vector, in the layout of ``Side.dense``."""
-    if "weight" not in values or values["weight"].ndim == 1 or "bias" not in values:
+    if "bias" not in values or values["weight"].shape == values["bias"].shape:
         return torch.cat([values[name].flatten() for name in parameter_order(module)])
     weight = values["weight"].flatten(1)
     return torch.cat([weight, values["bias"].unsqueeze(1)], 1).flatten()
@@ -311,7 +369,7 @@ def packed(module: nn.Module, values: dict[str, Tensor]) -> Tensor:
 def unpacked(module: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     """Return the inverse of ``packed``."""
     own = dict(module.named_parameters(recurse=False))
-    if "weight" not in own or own["weight"].ndim == 1 or "bias" not in own:
+    if "bias" not in own or own["weight"].shape == own["bias"].shape:
         pieces = vector.split([parameter.numel() for parameter in own.values()])
         return {name: piece.reshape(own[name].shape) for name, piece in zip(own, pieces, strict=True)}
     table = vector.reshape(own["bias"].numel(), -1)

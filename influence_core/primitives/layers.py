@@ -27,6 +27,8 @@ def is_supported(module: nn.Module) -> bool:
     """Tell whether this very class has a factored gradient and this module uses none of the options that break it."""
     if type(module) not in _SUPPORTED or hasattr(module, "parametrizations"):
         return False
+    if parameter_order(module) not in (("weight",), ("weight", "bias")):
+        return False  # someone replaced a parameter, or added one
     if isinstance(module, nn.Embedding):
         return module.max_norm is None and not module.scale_grad_by_freq and not module.sparse
     if isinstance(module, (*_BATCH_NORMS, *_INSTANCE_NORMS)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Scalar(Protocol):
     """A differentiable number per row: a loss, or the negative of a measurement."""
 
-    def __call__(self, model: Callable[..., Any], batch: Any) -> Tensor:
+    def __call__(self, model: Callable[..., Any], batch: Any, /) -> Tensor:
         """Return ``[n]``."""
         ...
 
@@ -140,19 +140,18 @@ Loss = BuiltinLoss | CustomLoss
 LOSSES: dict[str, BuiltinLoss] = {loss.name: loss for loss in (CrossEntropy(), BinaryCrossEntropy(), SquaredError())}
 
 
-class Functional(nn.Module):
-    """A module evaluated at other parameters, passing every other attribute through to it."""
+class _Scalar(nn.Module):
+    """A scalar and its model as one module."""
 
-    def __init__(self, model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
-        """Keep both apart from the module registry: this object owns no parameters."""
+    def __init__(self, model: nn.Module, scalar: Scalar) -> None:
         super().__init__()
-        object.__setattr__(self, "_inner", model)
-        object.__setattr__(self, "_at", dict(parameters))
+        self.model, self.scalar = model, scalar
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module with the parameters replaced."""
-        return torch.func.functional_call(self._inner, self._at, args, kwargs)
+    def forward(self, batch: Any) -> Tensor:
+        return self.scalar(self.model, batch)
 
-    def __getattr__(self, name: str) -> Any:
-        """Look the attribute up on the module."""
-        return getattr(object.__getattribute__(self, "_inner"), name)
+
+def scalar_at(model: nn.Module, scalar: Scalar, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
+    """Return the scalar ``[n]`` with some parameters replaced wherever it looks: calls, methods and weights alike."""
+    named = {f"model.{name}": value for name, value in parameters.items()}
+    return torch.func.functional_call(_Scalar(model, scalar), named, (batch,))

@@ -6,8 +6,8 @@ Two curvatures of ``sum_i l_i`` over the rows of a batch:
   built-in loss in them. Never negative, whatever the model.
 - Hessian: second derivatives of any loss, custom ones included. Indefinite away from a minimum.
 
-Vectors are ``[k, P]`` over the parameters of a ``GradientPlan`` alone, in the layout of its sides; several vectors share
-one forward pass. Everything is plain double backward: it needs no forward-mode derivative of any operation, runs the
+Vectors are ``[k, P]`` over the parameters of a ``GradientPlan`` alone, in the layout of its sides; several share one
+forward pass. Everything is plain double backward: it needs no forward-mode derivative of any operation, runs the
 model's own code once, and follows a custom loss that reads the module's weights behind its back.
 """
 
@@ -95,8 +95,8 @@ def hessian_product(model: nn.Module, scalar: Scalar, batch: Any, plan: Gradient
 def ggn_roots(model: nn.Module, loss: BuiltinLoss, batch: Any, plan: GradientPlan) -> Iterator[Tensor]:
     """Yield ``D_c [n, P]`` for every output c, with ``sum_c D_c' D_c`` the batch's Gauss-Newton matrix.
 
-    Row i of ``D_c`` is the gradient of ``f_i . b_ic``, where the columns ``b_ic`` make the root ``B_i B_i'`` of the loss's
-    Hessian in the outputs: per-example gradients of a loss that is linear in the outputs.
+    Row i of ``D_c`` is the gradient of ``f_i . b_ic``, with ``b_ic`` the columns of a root of the loss's Hessian in the
+    outputs, ``H_i = B_i B_i'``: per-example gradients of a loss that is linear in the outputs.
 
     Cost: ``n_outputs`` passes of per-example gradients.
     """

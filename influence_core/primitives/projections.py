@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from influence_core.errors import BadInput
 from influence_core.primitives.sides import Dense, Side

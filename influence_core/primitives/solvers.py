@@ -103,8 +103,8 @@ def _indefinite(values: Tensor, damping: float, weight_decay: float) -> Numerica
     enough = sufficient_damping(values, weight_decay)
     return NumericalProblem(
         _INDEFINITE,
-        f"Its smallest eigenvalue is {float(values[0]):.3g}, and damping {damping:g} with weight decay {weight_decay:g} "
-        "does not lift it above zero.",
+        f"Its smallest eigenvalue is {float(values[0]):.3g}; "
+        f"damping {damping:g} plus weight decay {weight_decay:g} do not lift it above zero.",
         f"Use damping {enough:g} or more, or curvature 'ggn', which is never negative.",
     )
 
@@ -140,7 +140,7 @@ class Solve:
 
     Attributes:
         solution: ``[k, P]``.
-        residuals: ``|b - A x| / |b|`` per right-hand side, ``[k]``; of the recursion, and exact in the last one yielded.
+        residuals: ``|b - A x| / |b|`` per right-hand side, ``[k]``; exact in the last one yielded.
         iterations: Products done.
         finished: Whether this is the last one yielded.
     """
@@ -204,5 +204,5 @@ def _check_curvature(curvature: Tensor, directions: Tensor) -> None:
         raise NumericalProblem(
             _INDEFINITE,
             f"Conjugate gradients met a direction of curvature {worst:.3g}, damping included.",
-            f"Raise the damping by more than {max(-2 * worst, 1e-6):.2g}, or use curvature 'ggn', which is never negative.",
-        )  # fmt: skip  # noqa: E501
+            f"Raise the damping by {max(-2 * worst, 1e-6):.2g} or more, or use curvature 'ggn': it is never negative.",
+        )

@@ -4,31 +4,33 @@
 
     S[t, i] = (1/n) g_t' (C + (damping + weight_decay) I)^-1 g_i
 
-``g_i`` is the gradient of row i's loss without the L2 term, ``g_t`` the gradient of the negated measurement, ``C`` the
+``g_i`` is the gradient of row i's loss without the L2 term, ``g_t`` that of the negated measurement, ``C`` the
 curvature of the mean loss over the n training rows: its Gauss-Newton matrix (``ggn``) or its Hessian. The objective is
-``(1/n) sum_i l_i + weight_decay/2 |theta|^2``, and a row leaves with the divisor and the L2 unchanged. This is Koh & Liang
-(2017), equation 2, times -1/n: positive = proponent, in units of the measurement. Exact for a quadratic loss up to the
-factor ``1 - leverage``. With ``ggn`` and damping it estimates the proximal Bregman response of Bae et al. (2022), which a
-net that has not converged still has; the Hessian of such a net is indefinite, and is refused until the damping lifts it.
+``(1/n) sum_i l_i + weight_decay/2 |theta|^2``; a row leaves with the divisor and the L2 unchanged. This is Koh & Liang
+(2017), equation 2, times -1/n: positive = proponent, in units of the measurement.
 
-``if_exact`` writes C out and factorises it: n x n_outputs x P^2 products once, then instant queries. ``if_cg`` never builds
-it: some hundred passes over the training rows per query, for any P.
+Assumes that the model is at a minimum; for squared error of a linear model it is then exact up to the factor
+``1 - leverage``. With ``ggn`` and damping it estimates the proximal Bregman response of Bae et al. (2022), which a net
+that has not converged has too; the Hessian of such a net is indefinite, and is refused until the damping lifts it.
 
-The curvature products are our own. curvlinops, the reference in our tests, wants a model and a loss of its outputs: it
-takes no custom loss of the model itself, reports no progress and cannot be cancelled within a product, and checks
-determinism by evaluating everything twice.
+Cost: ``if_exact`` writes C out and factorises it, ``n x n_outputs x P^2`` and ``P^3`` operations once, then instant
+queries. ``if_cg`` never builds it: as many passes over the training rows as iterations, per block of queries, for any
+P; its self-influence is such a solve for every training row, kept in the store.
 
-References: Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017; Bae et al., If Influence
-Functions are the Answer, Then What is the Question?, NeurIPS 2022.
+The curvature products are our own. curvlinops, the reference in the tests, wants a model and a loss of its outputs: it
+takes no loss of the model itself, reports no progress, cannot be cancelled within a product, and checks determinism by
+evaluating everything twice.
+
+References: Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017; Bae, Ng, Lo, Ghassemi &
+Grosse, If Influence Functions are the Answer, Then What is the Question?, NeurIPS 2022.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal, final
+from typing import final
 
 import numpy as np
 import torch
@@ -36,44 +38,37 @@ from pydantic import Field
 from torch import Tensor
 
 from influence_core.config import digest
+from influence_core.curvature_cache import KIND_IN_WORDS, MAX_EIGEN, Curvature, CurvatureKind, check_curvature
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Info, Sizes
 from influence_core.estimators.bilinear import Bilinear, BilinearFitted, GradientConfig, Stage, moved_batch
 from influence_core.examples import Batch
 from influence_core.gradient_cache import query_gradients
 from influence_core.measurement import Measurement, Rows
-from influence_core.primitives.gradients import GradientPlan
-from influence_core.primitives.losses import CustomLoss
-from influence_core.primitives.operators import Product, ggn_product, ggn_roots, hessian_product, identity_blocks
 from influence_core.primitives.sides import Dense
 from influence_core.primitives.solvers import (
     EigenInverse,
     Inverse,
     Solve,
     check_definite,
-    check_finite,
     cholesky_inverse,
     conjugate_gradients,
-    eigenvalues,
 )
 from influence_core.registry import preset, register
 from influence_core.run import Run
-from influence_core.store import Artifact, Writer
+from influence_core.store import Writer
 from influence_core.task import Needs, Task
 
 MAX_PARAMETERS = 12_000  # of a curvature written out: 1.2 GB in float64
-_MAX_EIGEN = 4_000  # up to here the eigenvectors are kept, so that another damping costs nothing
 _VECTOR_BYTES = 256 << 20  # of right-hand sides solved together
-_IDENTITY_ROWS = 64
 _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
-_KIND_IN_WORDS = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}
 _REFERENCE = "Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017"
 
 
 class InfluenceConfig(GradientConfig):
     """Which curvature, and how much is added to it."""
 
-    curvature: Literal["ggn", "hessian"] = Field(
+    curvature: CurvatureKind = Field(
         "ggn",
         description="ggn: Gauss-Newton, never negative, for nets. hessian: second derivatives, for converged models.",
     )
@@ -105,15 +100,6 @@ class Influence(Bilinear):
     def stages(self, task: Task) -> list[Stage]:
         """The last checkpoint."""
         return [Stage(task.n_checkpoints - 1, 1.0)]
-
-    def check(self, task: Task) -> None:
-        """Raise ``Unavailable`` before any work if this curvature cannot be had."""
-        if self.config.curvature == "ggn" and isinstance(task.loss, CustomLoss):
-            raise Unavailable(
-                "The Gauss-Newton curvature cannot be computed here",
-                f"It needs the outputs behind the loss, and '{task.loss.name}' is a custom loss.",
-                "Use curvature='hessian', or a built-in loss: cross_entropy, bce or mse.",
-            )
 
     def n_attributed(self, task: Task) -> int:
         """Return P, the number of parameters in the chosen layers."""
@@ -160,12 +146,7 @@ class InfluenceExact(Influence):
             Unavailable: Too many parameters, or no Gauss-Newton curvature of a custom loss.
             NumericalProblem: The curvature is not positive definite with this damping.
         """
-        self.check(task)
-        return ExactFitted(self, task, run)
-
-    def check(self, task: Task) -> None:
-        """Also refuse what does not fit in memory."""
-        super().check(task)
+        check_curvature(task, self.config.curvature)
         size = self.n_attributed(task)
         if size > MAX_PARAMETERS:
             raise Unavailable(
@@ -173,6 +154,7 @@ class InfluenceExact(Influence):
                 f"{size:,} parameters need {8e-9 * size**2:,.1f} GB; the limit is {MAX_PARAMETERS:,} parameters.",
                 "Use if_cg, or config layers=('last',).",
             )
+        return ExactFitted(self, task, run)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients, the curvature and its factorisation, growing as P^3."""
@@ -183,7 +165,7 @@ class InfluenceExact(Influence):
         else:
             written = 1.5 * p * sizes.pass_seconds
         # Measured: eigenvectors take about 14 p^3 operations' time, eigenvalues with a Cholesky factor about 6.
-        factorised = _FLOP * p**3 * (14 if p <= _MAX_EIGEN else 6)
+        factorised = _FLOP * p**3 * (14 if p <= MAX_EIGEN else 6)
         return Cost(base.seconds + written + factorised, base.bytes + 8 * p**2)
 
 
@@ -207,93 +189,8 @@ class InfluenceIterative(Influence):
         Raises:
             Unavailable: No Gauss-Newton curvature of a custom loss.
         """
-        self.check(task)
+        check_curvature(task, self.config.curvature)
         return IterativeFitted(self, task, run)
-
-
-class Curvature:
-    """The curvature of the mean training loss at the explained model, without weight decay and damping.
-
-    In float64, unless the loss itself cannot be computed in it.
-    """
-
-    def __init__(self, task: Task, run: Run, plan: GradientPlan, kind: Literal["ggn", "hessian"]) -> None:
-        """Load the model."""
-        self.task, self.run, self.plan, self.kind = task, run, plan, kind
-        self.dtype = _precise(task, run)
-        self.model = task.model_at(-1, run.device, self.dtype)
-
-    def products(self, vectors: Tensor) -> Tensor:
-        """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that can be cancelled between batches."""
-        total = torch.zeros_like(vectors)
-        for _, batch in self._batches():
-            self.run.check_cancelled()
-            total += self._product(batch)(vectors)
-        return total / self.task.n_train
-
-    def factorised(self) -> Artifact:
-        """Return ``values``, and ``vectors`` or for a large curvature the ``matrix``, from the store or computed now.
-
-        The damping is not part of it: another one needs no pass over the data.
-        """
-        inputs = {
-            "kind": "curvature", "version": 1, "task": self.task.fingerprint, "curvature": self.kind,
-            "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
-            "precision": str(self.dtype),
-        }  # fmt: skip
-        return self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
-
-    def _produce(self, writer: Writer) -> None:
-        size = self.plan.n_attributed
-        if size <= _MAX_EIGEN:
-            matrix = self._matrix()
-            check_finite(matrix)
-            for _ in self.run.track(range(1), "factorising the curvature", 1):
-                values, vectors = torch.linalg.eigh(matrix)
-            writer.save("values", values)
-            writer.save("vectors", vectors)
-            return
-        # Declared again on resume, so that it is flushed with the rest.
-        writer.create("matrix", (size, size), np.float64 if self.dtype == torch.float64 else np.float32)
-        if not writer.is_done("matrix"):
-            writer.write("matrix", 0, self._matrix())
-            writer.mark_done("matrix")
-        matrix = torch.from_numpy(np.load(writer.path / "matrix.npy", allow_pickle=False)).to(self.run.device)
-        for _ in self.run.track(range(1), "eigenvalues of the curvature", 1):
-            writer.save("values", eigenvalues(matrix))
-
-    def _matrix(self) -> Tensor:
-        size = self.plan.n_attributed
-        total = torch.zeros(size, size, dtype=self.dtype, device=self.run.device)
-        batches = -(-self.task.n_train // self.run.batch_size)
-        steps = -(-size // _IDENTITY_ROWS) if self.kind == "hessian" else 1
-        added = self._hessian_added(total) if self.kind == "hessian" else self._ggn_added(total)
-        for _ in self.run.track(added, f"{_KIND_IN_WORDS[self.kind]} of the training loss", batches * steps):
-            pass
-        return (total + total.T).div_(2 * self.task.n_train)
-
-    def _ggn_added(self, total: Tensor) -> Iterator[None]:
-        assert not isinstance(self.task.loss, CustomLoss)
-        for _, batch in self._batches():
-            for root in ggn_roots(self.model, self.task.loss, batch, self.plan):
-                total.addmm_(root.T, root)
-            yield
-
-    def _hessian_added(self, total: Tensor) -> Iterator[None]:
-        for _, batch in self._batches():
-            product = self._product(batch)
-            for start, rows in identity_blocks(len(total), _IDENTITY_ROWS, total):
-                total[start : start + len(rows)] += product(rows)
-                yield
-
-    def _product(self, batch: Batch) -> Product:
-        if self.kind == "hessian":
-            return hessian_product(self.model, self.task.loss, batch, self.plan)
-        assert not isinstance(self.task.loss, CustomLoss)
-        return ggn_product(self.model, self.task.loss, batch, self.plan)
-
-    def _batches(self) -> Iterator[tuple[int, Batch]]:
-        return self.task.split("train").batches(self.run.batch_size, self.run.device, self.dtype)
 
 
 class InfluenceFitted(BilinearFitted):
@@ -384,7 +281,7 @@ class ExactFitted(InfluenceFitted):
     @property
     def notes(self) -> tuple[str, ...]:
         """Return the damping and what it stands against."""
-        kind = _KIND_IN_WORDS[self.curvature.kind]
+        kind = KIND_IN_WORDS[self.curvature.kind]
         lowest, highest = float(self.values[0]), float(self.values[-1])
         return (
             *super().notes,
@@ -397,10 +294,7 @@ class IterativeFitted(InfluenceFitted):
     """Products with the curvature: every query is a solve."""
 
     estimator: InfluenceIterative
-
-    @cached_property
-    def _last(self) -> dict[str, Any]:
-        return {}
+    last: Solve | None = None
 
     def solved(self, targets: Tensor) -> Tensor:
         """Return ``[k, P]``; how far the solver came is in the notes."""
@@ -410,26 +304,22 @@ class IterativeFitted(InfluenceFitted):
             return self.curvature.products(vectors) + self.damping * vectors
 
         steps = conjugate_gradients(damped, targets, config.tolerance, config.max_iterations)
-        last = None
-        for last in run.track(
-            _filled(steps, config.max_iterations + 1), "conjugate gradients", config.max_iterations + 1
-        ):
-            pass
-        assert last is not None
-        self._last.update(iterations=last.iterations, residual=float(last.residuals.max()))
-        return last.solution
+        total = config.max_iterations + 1
+        for step in run.track(_filled(steps, total), "conjugate gradients", total):
+            self.last = step
+        assert self.last is not None
+        return self.last.solution
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Return the damping and, after a query, how far its solve came."""
-        if not self._last:
+        if self.last is None:
             return super().notes
-        count, residual = self._last["iterations"], self._last["residual"]
+        residual = float(self.last.residuals.max())
+        found = f"Conjugate gradients: {self.last.iterations} iterations, relative residual {residual:.2g}."
         if residual > 10 * self.estimator.config.tolerance:
-            advice = " This is short of the tolerance: raise max_iterations or the damping."
-        else:
-            advice = ""
-        return (*super().notes, f"Conjugate gradients: {count} iterations, relative residual {residual:.2g}.{advice}")
+            found += " This is short of the tolerance: raise max_iterations or the damping."
+        return (*super().notes, found)
 
 
 def _filled(steps: Iterator[Solve], total: int) -> Iterator[Solve]:
@@ -441,17 +331,3 @@ def _filled(steps: Iterator[Solve], total: int) -> Iterator[Solve]:
     while last is not None and count < total:
         count += 1
         yield last
-
-
-def _precise(task: Task, run: Run) -> torch.dtype:
-    """Return float64, or the run's precision for a loss that cannot be computed in float64."""
-    evaluated: Callable[..., Tensor] = task.loss
-    try:
-        with torch.no_grad():
-            evaluated(
-                task.model_at(-1, run.device, torch.float64),
-                task.split("train").batch(slice(0, 1), run.device, torch.float64),
-            )
-    except RuntimeError:
-        return run.dtype
-    return torch.float64

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import final
 
 from influence_core.estimator import Info
-from influence_core.estimators.bilinear import Bilinear, GradientConfig, ProjectedConfig, Stage
+from influence_core.estimators.bilinear import Bilinear, ProjectedConfig, Stage
 from influence_core.registry import preset, register
 from influence_core.task import Needs, Task
 

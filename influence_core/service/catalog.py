@@ -1,0 +1,221 @@
+"""What there is: studies, their overview, their predictions, and the methods that can explain them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from influence_core import fitting, registry
+from influence_core.config import Config
+from influence_core.errors import BadInput, InfluenceError
+from influence_core.primitives.statistics import wilson_interval
+from influence_core.service import data as rows
+from influence_core.service.opened import OpenStudy, opened, studies_folder
+from influence_core.service.views import (
+    ConfigField,
+    Interval,
+    MethodView,
+    Overview,
+    PredictionFilter,
+    PredictionList,
+    StudyCard,
+)  # fmt: skip
+from influence_core.study import Study
+
+CONFIDENT = 0.8
+# The default is the first of these that can run.
+_DEFAULTS = {
+    "gas": "GAS compares the directions of gradients and ignores their length, so it shows rows about this prediction, "
+    "not the few loud rows that top every list.",
+    "grad_cos": "The gradient cosine ignores how loud a row is, so it shows rows about this prediction.",
+    "embedding_similarity": "No gradients can be had here, so rows are compared by how the model sees them.",
+    "knn_shapley": "No gradients can be had here, so the nearest rows share the vote.",
+}
+UNITS_IN_WORDS = {
+    "measurement": "estimated change of the measurement if the row were left out",
+    "gradient": "gradient units: how far training on the row moved the measurement, up to a constant",
+    "value": "share of the value that the row adds to the neighbours' vote",
+    "rank": "order only: larger means more influence, the amount has no unit",
+}
+
+
+def studies() -> list[StudyCard]:
+    """Return the studies in the folder, in the order of their names."""
+    return [_card(path.parent) for path in sorted(studies_folder().glob("*/study.toml"))]
+
+
+def _card(path: Any) -> StudyCard:
+    try:
+        header = Study(path).header
+        sizes = {
+            s: pq.read_metadata(path / f"{s}.parquet").num_rows
+            for s in ("train", "test", "locked")
+            if (path / f"{s}.parquet").exists()
+        }
+    except (InfluenceError, OSError, ValueError):
+        # It stays in the list, so that opening it says what is wrong.
+        return StudyCard(path.name, f"{path.name} (cannot be opened)", "", 0, 0, 0, 0)
+    return StudyCard(
+        path.name, header.title, header.modality, sizes.get("train", 0), sizes.get("test", 0), sizes.get("locked", 0),
+        len(header.classes),
+    )  # fmt: skip
+
+
+def overview(study: str) -> Overview:
+    """Return the first screen of a study."""
+    held = opened(study)
+    header, task = held.study.header, held.study.task
+    n = len(header.classes)
+    counts, accuracy = {}, {}
+    for split in held.study.splits:
+        labels = rows.given_labels(held, split)
+        right = int((rows.probabilities(held, split).argmax(1) == labels).sum())
+        counts[split] = tuple(np.bincount(labels, minlength=n).tolist())
+        accuracy[split] = Interval(right / len(labels), *wilson_interval(right, len(labels)), len(labels))
+    labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
+    confusion = np.zeros((n, n), dtype=int)
+    np.add.at(confusion, (labels, chances.argmax(1)), 1)
+    planted = held.study.planted
+    method, reason = default_method(study)
+    wrong = predictions(study, PredictionFilter(status="wrong", limit=8))
+    return Overview(
+        _card(held.study.path), header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
+        header.classes, counts, accuracy, confusion, wrong.rows, wrong.total,
+        float(planted.mean()) if planted is not None else None, method, reason,
+    )  # fmt: skip
+
+
+def _model_in_words(held: OpenStudy) -> str:
+    names = {"cnn": "small convolutional network", "mlp": "multi-layer perceptron", "logistic": "logistic regression"}
+    header = held.study.header
+    recipe = header.recipe
+    how = (
+        f", trained by {recipe.optimizer} for {recipe.epochs} epochs" if recipe and recipe.optimizer != "lbfgs" else ""
+    )
+    return names.get(header.model["architecture"], header.model["architecture"]) + how
+
+
+def predictions(study: str, chosen: PredictionFilter) -> PredictionList:
+    """Return the test predictions that pass a filter.
+
+    Raises:
+        BadInput: An unknown word or class in the filter.
+    """
+    held = opened(study)
+    classes = held.study.header.classes
+    labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
+    predicted, confidence = chances.argmax(1), chances.max(1)
+    keep = np.ones(len(labels), dtype=bool)
+    statuses = {
+        "all": keep, "wrong": predicted != labels, "right": predicted == labels,
+        "confident-wrong": (predicted != labels) & (confidence >= CONFIDENT),
+    }  # fmt: skip
+    if chosen.status not in statuses:
+        raise BadInput("Unknown filter", f"status is '{chosen.status}'.", f"Use {', '.join(statuses)}.")
+    keep = keep & statuses[chosen.status]
+    for name, column in ((chosen.given, labels), (chosen.predicted, predicted)):
+        if name is not None:
+            keep &= column == _class_index(classes, name)
+    if chosen.text.strip():
+        keep &= _matching(held, chosen.text.strip())
+    found = np.flatnonzero(keep)
+    found = found[_order(chosen, found, confidence)]
+    return PredictionList(rows.data(held, "test", found[: chosen.limit].tolist()), len(found))
+
+
+def _class_index(classes: tuple[str, ...], name: str) -> int:
+    if name not in classes:
+        raise BadInput(
+            "Unknown class", f"'{name}' is no class of this study.", f"Use one of: {', '.join(classes[:20])}."
+        )
+    return classes.index(name)
+
+
+def _order(chosen: PredictionFilter, found: np.ndarray, confidence: np.ndarray) -> Any:
+    if chosen.order == "confidence":
+        return np.argsort(-confidence[found], kind="stable")
+    if chosen.order == "random":
+        return random.Random(chosen.seed).sample(range(len(found)), len(found))
+    if chosen.order != "id":
+        raise BadInput("Unknown order", f"order is '{chosen.order}'.", "Use confidence, id or random.")
+    return np.arange(len(found))
+
+
+def _matching(held: OpenStudy, text: str) -> np.ndarray:
+    """Return which test rows contain a text in their id, labels or values, whatever the case."""
+
+    def haystack() -> list[str]:
+        n = held.study.n_rows("test")
+        cards = (
+            rows.data(held, "test", list(range(n)), all_cells=True) if held.study.header.modality != "image" else None
+        )
+        ids = held.study.task.ids("test").tolist()
+        classes, labels = held.study.header.classes, rows.given_labels(held, "test")
+        predicted = rows.probabilities(held, "test").argmax(1)
+        plain = [f"{ids[i]} {classes[labels[i]]} {classes[predicted[i]]}" for i in range(n)]
+        if cards is not None:
+            plain = [
+                f"{line} {card.text or ''} {' '.join(f'{a} {b}' for a, b in card.cells)}"
+                for line, card in zip(plain, cards, strict=True)
+            ]
+        return [line.casefold() for line in plain]
+
+    lines = held.remembered(("haystack",), haystack)
+    return np.asarray([text.casefold() in line for line in lines], dtype=bool)
+
+
+def default_method(study: str) -> tuple[str, str]:
+    """Return the method that Explain starts with, and why it does."""
+    task = opened(study).study.task
+    can_run = registry.available(task)
+    for name, reason in _DEFAULTS.items():
+        if not can_run[name]:
+            return name, reason
+    raise BadInput(
+        "Nothing can be explained here", "No method can run on this study.", "See the Methods page for what each needs."
+    )
+
+
+def methods(study: str) -> list[MethodView]:
+    """Return every method, with what it needs or how to use it on this study."""
+    held = opened(study)
+    return [_method_view(held, name) for name in registry.entries()]
+
+
+def _method_view(held: OpenStudy, name: str) -> MethodView:
+    entry = registry.entries()[name]
+    info, task = entry.info, held.study.task
+    reason = registry.missing(info, task)
+    fitted = not reason and fitting.is_fitted(task, entry.make(), held.run)
+    fields = tuple(config_fields(entry.defaults))
+    layers = tuple(n for n, m in task.module.named_modules() if n and any(True for _ in m.parameters(recurse=False)))
+    return MethodView(
+        name, info.title, info.family, info.summary, info.units, UNITS_IN_WORDS[info.units], info.reference,
+        info.measurements, info.utility, not reason, reason, fitted, info.scores, fields,
+        layers if any(field.name == "layers" for field in fields) else (),
+    )  # fmt: skip
+
+
+def config_fields(config: Config) -> list[ConfigField]:
+    """Return the options of a method as form fields, read from its Config."""
+    schema = type(config).model_json_schema()
+    return [_field(name, part, schema, getattr(config, name)) for name, part in schema.get("properties", {}).items()]
+
+
+def _field(name: str, part: dict[str, Any], schema: dict[str, Any], default: Any) -> ConfigField:
+    options = part.get("anyOf", [part])
+    optional = any(option.get("type") == "null" for option in options)
+    main = next(option for option in options if option.get("type") != "null")
+    if "$ref" in main:
+        main = schema["$defs"][main["$ref"].rsplit("/", 1)[-1]]
+    kinds = {"boolean": "bool", "integer": "int", "number": "float"}
+    kind = "choice" if "enum" in main else kinds.get(main.get("type", ""), "text")
+    low, high = main.get("minimum", main.get("exclusiveMinimum")), main.get("maximum", main.get("exclusiveMaximum"))
+    shown = ", ".join(str(item) for item in default) if isinstance(default, (list, tuple)) else default
+    return ConfigField(
+        name, name.replace("_", " ").capitalize(), kind, shown, part.get("description", ""), low, high,
+        tuple(str(item) for item in main.get("enum", ())), optional,
+    )  # fmt: skip

@@ -1,0 +1,261 @@
+"""One question and its answer: which training rows made the model say this?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from influence_core import fitting, registry
+from influence_core.answers import answer_key, obtained_answer
+from influence_core.costs import cost, cost_in_words
+from influence_core.errors import BadInput, Unavailable
+from influence_core.estimator import Estimator, check_measurement
+from influence_core.measurement import Measurement, Rows
+from influence_core.service import data as rows
+from influence_core.service import tasks
+from influence_core.service.catalog import UNITS_IN_WORDS
+from influence_core.service.opened import opened
+from influence_core.service.views import ExplainRequest, Explanation, FitNeeded, JobView, QueryView, RankedRow
+from influence_core.tables import table_bytes
+
+_BINS = 60
+_SET_SHOWN = 6
+MEASURED = {
+    "loss": "the log-probability the model gives to {label}",
+    "margin": "how far the score of {label} is ahead of the other classes",
+    "probability": "the probability the model gives to {label}",
+    "logit": "the model's raw score for {label}",
+}
+
+
+class Question:
+    """A request, checked against its study: estimator, rows and measurement.
+
+    Raises:
+        InfluenceError: Unknown study, row, method, option, measurement or class; or the method cannot run here.
+    """
+
+    def __init__(self, study: str, request: ExplainRequest) -> None:
+        """Check every part."""
+        self.held = opened(study)
+        self.request = request
+        task = self.held.study.task
+        self.estimator: Estimator = registry.made(request.method, plain_options(request.method, request.config), task)
+        self.info = self.estimator.named
+        registry.check_available(self.info, task)
+        if not self.info.scores:
+            raise Unavailable(
+                f"{self.info.title} does not rank rows for a prediction",
+                "It has only a number per training row.",
+                "Choose another method here.",
+            )
+        kind = request.measurement
+        if kind == "loss" and self.info.measurements and "loss" not in self.info.measurements:
+            kind = self.info.measurements[0]  # the method's own, where the reader has not chosen
+        self.measurement = Measurement(kind, self.held.study.target(request.target))
+        check_measurement(self.info, self.measurement)
+        if request.k < 1:
+            raise BadInput("Nothing to show", f"k is {request.k}.", "Show at least one row per side.")
+        ids = tuple(self.held.study.row_id(request.split, value) for value in request.ids)
+        if not ids:
+            raise BadInput("The query is empty", "No prediction matches.", "Choose a prediction from the list.")
+        self.rows = Rows(request.split, ids, request.reduce if len(ids) > 1 else None)
+        if len(ids) > 1 and request.reduce is None:
+            raise BadInput(
+                "Several rows are not one question", f"There are {len(ids)}.", "Choose one, or ask for their mean."
+            )
+
+    @property
+    def solving(self) -> bool:
+        """Tell whether every new query of this method is real work."""
+        return self.info.query == "solve"
+
+    @property
+    def key(self) -> str:
+        """Return the key of the artifact whose absence means waiting."""
+        task, run = self.held.study.task, self.held.run
+        return (
+            answer_key(task, self.estimator, self.rows, self.measurement, run)
+            if self.solving
+            else self.estimator.key(task, run)
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether the answer can be had at once."""
+        return self.held.run.artifacts.find(self.key) is not None
+
+    def scores(self) -> np.ndarray:
+        """Return the scores ``[n_train]``."""
+        task, run = self.held.study.task, self.held.run
+
+        def make() -> np.ndarray:
+            if self.solving:
+                return obtained_answer(task, self.estimator, self.rows, self.measurement, run)[0].double().cpu().numpy()
+            fitted = fitting.fit(task, self.estimator, run)
+            return fitted.scores(self.rows, self.measurement)[0].double().cpu().numpy()
+
+        identity = (self.info.name, self.key, self.rows, self.measurement)
+        return self.held.remembered(("scores", identity), make)
+
+    def argv(self) -> list[str]:
+        """Return the command line of the work that is missing."""
+        options = json.dumps(self.estimator.config.to_json())
+        if not self.solving:
+            return ["fit", "--method", self.info.name, "--config", options]
+        ids = [argument for value in self.rows.ids for argument in ("--test", str(value))]
+        target = self.request.target
+        return [
+            "answer", "--method", self.info.name, "--config", options, *ids, "--split", self.rows.split,
+            "--measurement", str(self.measurement.kind), "--target", target, "--reduce", self.rows.reduce or "",
+        ]  # fmt: skip
+
+
+def plain_options(method: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as the Config takes them: a comma-separated text becomes a list where a list is asked for."""
+    fields = registry.found(method).cls.Config.model_fields
+    result = {}
+    for name, value in config.items():
+        listed = name in fields and "tuple" in str(fields[name].annotation)
+        if listed and isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip()) or None
+        result[name] = value
+    return result
+
+
+def query(study: str, request: ExplainRequest) -> QueryView:
+    """Return the explained prediction: cheap, before any method runs."""
+    return _query(Question(study, request))
+
+
+def _query(question: Question) -> QueryView:
+    held, chosen = question.held, question.rows
+    positions = held.study.task.positions(chosen).tolist()
+    chances = rows.probabilities(held, chosen.split)[positions].mean(0)
+    order = np.argsort(-chances, kind="stable")
+    classes = held.study.header.classes
+    shown = rows.data(held, chosen.split, positions[:_SET_SHOWN], all_cells=len(positions) == 1)
+    if len(positions) == 1:
+        title = f"{chosen.split.capitalize()} row {chosen.ids[0]}"
+    else:
+        given, said = {d.given for d in shown}, {d.predicted for d in shown}
+        same = f": given {given.pop()}, predicted {said.pop()}" if len(given) == len(said) == 1 else ""
+        title = f"{len(positions)} {chosen.split} rows{same}"
+    return QueryView(title, shown, len(positions), tuple((classes[c], float(chances[c])) for c in order.tolist()))
+
+
+def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
+    """Return the ranked training rows, or what has to be computed first.
+
+    Raises:
+        InfluenceError: Anything in the request that does not fit the study.
+    """
+    question = Question(study, request)
+    if not question.ready:
+        return _needed(study, question)
+    started = time.perf_counter()
+    scores = question.scores()
+    fitted = fitting.fit(question.held.study.task, question.estimator, question.held.run)
+    known = np.isfinite(scores)
+    counts, edges = np.histogram(scores[known], bins=_BINS)
+    return Explanation(
+        _query(question), question.info.name, question.info.title, question.info.units,
+        UNITS_IN_WORDS[question.info.units], _measured(question), _ranked(question, scores, 1),
+        _ranked(question, scores, -1), int(known.sum()), counts, edges, fitted.share, _share(question, fitted.share),
+        fitted.notes, time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _ranked(question: Question, scores: np.ndarray, sign: int) -> tuple[RankedRow, ...]:
+    signed = np.where(np.isfinite(scores), sign * scores, -np.inf)
+    k = min(question.request.k, len(signed))
+    top = np.argpartition(-signed, k - 1)[:k] if k < len(signed) else np.arange(len(signed))
+    top = top[np.lexsort((top, -signed[top]))]
+    top = top[signed[top] > 0]
+    shown = rows.data(question.held, "train", top.tolist())
+    return tuple(RankedRow(i + 1, float(scores[p]), card) for i, (p, card) in enumerate(zip(top, shown, strict=True)))
+
+
+def _measured(question: Question) -> str:
+    if not question.info.measurements:
+        return question.info.utility
+    classes, target = question.held.study.header.classes, question.measurement.target
+    many = len(question.rows.ids) > 1
+    if isinstance(target, int):
+        label = f"“{classes[target]}”"
+    elif many:
+        label = "each row's given label" if target == "true" else "each row's predicted label"
+    else:
+        batch = question.held.study.task.query(question.rows, question.measurement)
+        label = f"“{classes[int(batch.targets[0])]}” ({'given' if target == 'true' else 'predicted'})"
+    return MEASURED[str(question.measurement.kind)].format(label=label)
+
+
+def _share(question: Question, share: float | None) -> str:
+    if share is None:
+        return "compares rows, not parameters"
+    layers = getattr(question.estimator.config, "layers", None)
+    where = f" (layers: {', '.join(layers)})" if layers else ""
+    return f"looks at {share:.0%} of the model's parameters{where}"
+
+
+def _needed(study: str, question: Question) -> FitNeeded:
+    held, info = question.held, question.info
+    estimate = cost(held.study.task, question.estimator, held.run)
+    what = (
+        "Every prediction is a computation of its own"
+        if question.solving
+        else "Once; every later prediction is instant"
+    )
+    return FitNeeded(
+        info.name, info.title, question.key, estimate.seconds, estimate.bytes / 1e6,
+        f"{cost_in_words(estimate)[0].upper()}{cost_in_words(estimate)[1:]}. {what}.", tasks.found(study, question.key),
+    )  # fmt: skip
+
+
+def start_fit(study: str, request: ExplainRequest, client: str) -> JobView:
+    """Queue the work that an answer waits for, or join the job that is doing it already."""
+    question = Question(study, request)
+    seconds = cost(question.held.study.task, question.estimator, question.held.run).seconds
+    what = f"{question.info.title}: {_query(question).title}" if question.solving else question.info.title
+    return tasks.submitted(study, question.key, what, question.argv(), client, seconds)
+
+
+def export_scores(study: str, request: ExplainRequest, format: str) -> bytes:
+    """Return the scores of all training rows as a file, strongest proponents first.
+
+    Raises:
+        BadInput: The method is not fitted yet, or the format is unknown.
+    """
+    question = Question(study, request)
+    if not question.ready:
+        raise BadInput(
+            "There is nothing to export yet", f"{question.info.title} has not been computed.", "Start it, then export."
+        )
+    held = question.held
+    scores = question.scores()
+    classes = np.asarray(held.study.header.classes)
+    table = pd.DataFrame({
+        "train_id": held.study.task.ids("train"), "score": scores,
+        "label": classes[rows.given_labels(held, "train")],
+        "predicted": classes[rows.probabilities(held, "train").argmax(1)],
+    })  # fmt: skip
+    table = table.assign(
+        query=", ".join(str(value) for value in question.rows.ids), method=question.info.name,
+        measurement=str(question.measurement.kind), target=question.request.target, units=question.info.units,
+    )  # fmt: skip
+    return table_bytes(table.sort_values("score", ascending=False, kind="stable"), format)
+
+
+def disk_use(study: str) -> tuple[int, int]:
+    """Return the bytes that a study's cache uses, and its cap."""
+    store = opened(study).study.store
+    return store.bytes_used(), store.cap_bytes or 0
+
+
+__all__ = ["Question", "disk_use", "explain", "export_scores", "query", "start_fit"]
