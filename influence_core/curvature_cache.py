@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from influence_core.config import digest
-from influence_core.errors import Unavailable
+from influence_core.errors import NumericalProblem, Unavailable
 from influence_core.examples import Batch
 from influence_core.primitives.gradients import GradientPlan
 from influence_core.primitives.losses import BuiltinLoss, CustomLoss
@@ -53,6 +53,8 @@ class Curvature:
         self.task, self.run, self.plan, self.kind = task, run, plan, kind
         self.dtype = _precise(task, run)
         self.model = task.model_at(-1, run.device, self.dtype)
+        if kind == "hessian":
+            self._check_symmetric()
 
     def products(self, vectors: Tensor) -> Tensor:
         """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that can be cancelled between batches."""
@@ -125,6 +127,20 @@ class Curvature:
     def _builtin(self) -> BuiltinLoss:
         assert not isinstance(self.task.loss, CustomLoss)  # check_curvature has refused it
         return self.task.loss
+
+    def _check_symmetric(self) -> None:
+        """Refuse wrong second derivatives: no operator's are promised, and those of ``torch._weight_norm`` were wrong."""
+        few = self.task.split("train").batch(slice(0, 8), self.run.device, self.dtype)
+        probes = torch.randn(2, self.plan.n_attributed, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+        probes = probes.to(self.run.device)
+        products = probes @ self._product(few)(probes).T
+        difference = float((products[0, 1] - products[1, 0]).abs())
+        if difference > torch.finfo(self.dtype).eps ** 0.5 * float(products.abs().max()):
+            raise NumericalProblem(
+                "The Hessian of this model is wrong",
+                f"It is not symmetric: u'Hv and v'Hu are {products[0, 1]:.6g} and {products[1, 0]:.6g}.",
+                "One of its operators has a wrong second derivative; use curvature='ggn', which needs none.",
+            )
 
     def _batches(self) -> Iterator[tuple[int, Batch]]:
         return self.task.split("train").batches(self.run.batch_size, self.run.device, self.dtype)

@@ -1,4 +1,4 @@
-"""What the training rows look like inside the model: computed once, kept on disk, shared by the methods that compare rows."""
+"""What the training rows look like inside the model: computed once, kept on disk, shared by all who compare rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EmbeddingConfig(Config):
 
     embedding: str = Field(
         "penultimate", min_length=1,
-        description="'penultimate': what enters the last layer; 'input': the raw input; or a layer's name: what leaves it.",
+        description="'penultimate': what enters the last layer; 'input': the raw input; a name: what leaves the layer.",
     )  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def embedding_place(task: Task, embedding: str) -> Place:
             "There is no penultimate layer", "The model does not end with a Linear layer.",
             "Use embedding='input' or a layer's name.",
         )  # fmt: skip
-    return Place(task.last_layer, "input")
+    # A model that is one Linear layer alone has no name for it: what enters it is the raw input.
+    return Place(task.last_layer or None, "input")
 
 
 class TrainEmbeddings:

@@ -7,7 +7,7 @@ gradients do not vanish.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from influence_core.config import digest
-from influence_core.errors import NumericalProblem
+from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, taken
 from influence_core.primitives.gradients import GradientPlan, per_example_gradients, planned_gradients
 from influence_core.primitives.losses import Scalar
 from influence_core.primitives.projections import GaussianProjection
-from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated, dot
+from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated, dot, temporary_numbers
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 from influence_core.task import Task
@@ -129,11 +129,10 @@ class TrainGradients:
             if self.spec.storage == "half":
                 scale = _unit_scale(side)
                 writer.write(f"{i}.scale", start, scale.float())
-                side = _normal(side, scale)
+                side = side.scaled(1 / scale)
             for name, tensor in side.tensors().items():
-                writer.write(
-                    f"{i}.{name}", start, tensor.half() if self.spec.storage == "half" and name != "t" else tensor
-                )
+                halved = self.spec.storage == "half" and name != "t"
+                writer.write(f"{i}.{name}", start, _halved(tensor) if halved else tensor)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -160,35 +159,38 @@ class TrainGradients:
 
     def block(self, rows: slice) -> list[Side]:
         """Return some training rows in the run's precision and on its device."""
-        result: list[Side] = []
-        for i, side in enumerate(self._sides):
-            part = side.take(rows)
-            if self._scales is not None:
-                part = _normal_inverse(_cast(part, self.run.dtype), self._scales[i][rows].to(self.run.dtype))
-            result.append(_moved(part, self.run.device) if self.run.device.type != "cpu" else part)
-        return result
+        sides = self._raw_block(rows)
+        if self._scales is None:
+            return sides
+        return [side.scaled(scale[rows].to(side_dtype(side))) for side, scale in zip(sides, self._scales, strict=True)]
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, list[Side]]]:
-        """Yield ``(rows, sides)`` over all training rows, a cache-sized block at a time unless told otherwise."""
-        n = self.task.n_train
-        row_bytes = max(1, self.bytes // n) * (2 if self._scales is not None else 1)
-        step = size or max(64, _BLOCK_BYTES // row_bytes)
+    def _raw_block(self, rows: slice) -> list[Side]:
+        """Return some rows without their stored scales."""
+        whole = rows == slice(0, self.task.n_train)
+        sides = [side if whole else side.take(rows) for side in self._sides]
+        if self._scales is not None:
+            sides = [_cast(side, self.run.dtype) for side in sides]
+        return [_moved(side, self.run.device) for side in sides] if self.run.device.type != "cpu" else sides
+
+    def _step(self, query: list[Side]) -> int:
+        """Return how many rows are compared at a time, so that what is built on the way fits the cache."""
+        n, m, size = self.task.n_train, query[0].rows, self.run.dtype.itemsize
+        temporary = max(temporary_numbers(q, side) for q, side in zip(query, self._sides, strict=True)) * size
+        if self._scales is not None:
+            temporary += 2 * self.bytes // n
+        budget = _BLOCK_BYTES if m <= 4 else 32 * _BLOCK_BYTES
+        return n if temporary == 0 else min(n, max(64, budget // temporary))
+
+    def products(self, query: list[Side]) -> Tensor:
+        """Return the inner products ``[m, n_train]`` with a query's sides, summed over layers."""
+        n, step = self.task.n_train, self._step(query)
+        result = torch.zeros(query[0].rows, n, dtype=self.run.dtype, device=self.run.device)
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
-            yield rows, self.block(rows)
-
-    def products(self, query: list[Side], layers: list[int] | None = None) -> Tensor:
-        """Return the inner products ``[m, n_train]`` with a query's sides, summed over (some) layers."""
-        chosen = range(self.n_layers) if layers is None else layers
-        m = query[0].rows
-        result = torch.empty(m, self.task.n_train, dtype=self.run.dtype, device=self.run.device)
-        # Many queries want tall blocks for the matrix products, few want blocks that fit the cache.
-        size = None if m <= 4 else max(256, min(4096, (64 << 20) // (m * self.run.dtype.itemsize)))
-        for rows, train in self.blocks(size):
-            part = dot(query[chosen[0]], train[chosen[0]])
-            for i in chosen[1:]:
-                part += dot(query[i], train[i])
-            result[:, rows] = part
+            for i, side in enumerate(self._raw_block(rows)):
+                part = dot(query[i], side)
+                # The scale of a stored row multiplies its products: cheaper than multiplying the row.
+                result[:, rows] += part if self._scales is None else part * self._scales[i][rows].to(part)
         return result
 
     def squared_norms(self) -> Tensor:
@@ -241,12 +243,25 @@ def _unit_scale(side: Side) -> Tensor:
     return values.flatten(1).abs().amax(1).clamp_min(1e-30)
 
 
-def _normal(side: Side, scale: Tensor) -> Side:
-    return side.scaled(1 / scale)
+def side_dtype(side: Side) -> torch.dtype:
+    """Return the precision of a side."""
+    return (side.values if isinstance(side, Dense) else side.errors).dtype  # type: ignore[union-attr]
 
 
-def _normal_inverse(side: Side, scale: Tensor) -> Side:
-    return side.scaled(scale)
+def _halved(tensor: Tensor) -> Tensor:
+    """Return 16-bit numbers.
+
+    Raises:
+        BadInput: A number is too large for 16 bits.
+    """
+    half = tensor.half()
+    if not bool(half.isfinite().all()):
+        raise BadInput(
+            "Half precision cannot hold these features",
+            f"A layer's input reaches {float(tensor.abs().max()):.3g}, and 16-bit numbers end at 65,504.",
+            "Use storage='full', or scale the inputs of the model.",
+        )
+    return half
 
 
 def query_gradients(cache: TrainGradients, batch: Batch, scalar: Scalar, chunk: int) -> list[Side]:

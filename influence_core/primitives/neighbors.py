@@ -16,11 +16,19 @@ _CHUNK_BYTES = 32 << 20  # of distances sorted at a time
 _TIE = 1e-12
 
 
+class Distances(NamedTuple):
+    """Squared distances ``[m, n]``, with the squared lengths ``[m]`` and ``[n]`` that they are differences of, float64."""
+
+    squared: Tensor
+    queries: Tensor
+    points: Tensor
+
+
 class Neighbors(NamedTuple):
     """All points by distance from each query.
 
     Attributes:
-        order: Positions of the points ``[m, n]``, nearest first; equal distances by position.
+        order: Positions of the points ``[m, n]``, nearest first; those equally near in any order.
         squared: Squared distances ``[m, n]`` in that order, float64.
         tied: Whether the next point is equally near, ``[m, n - 1]``.
     """
@@ -32,14 +40,14 @@ class Neighbors(NamedTuple):
 
 def squared_distances(
     queries: Tensor, points: Tensor, twins: Tensor | None = None, center: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return the squared Euclidean distances and the squares they are differences of, both ``[m, n]``, float64.
+) -> Distances:
+    """Return the squared Euclidean distances.
 
     Args:
         queries: ``[m, d]``.
         points: ``[n, d]``; may be memory-mapped, and is converted a block at a time.
         twins: First point that is identical to each point, ``[n]``: twins get the same distance to the last bit.
-        center: ``[d]``, float64, taken off both sides, so that a large common offset costs no digits; default: the mean.
+        center: ``[d]``, float64, taken off both sides, so that a common offset costs no digits; default: the mean.
 
     Raises:
         BadInput: The widths differ.
@@ -52,28 +60,32 @@ def squared_distances(
         )
     center = points.mean(0, dtype=torch.float64) if center is None else center
     q = queries.double() - center
-    q_squared = q.square().sum(1, keepdim=True)
-    result, scale = q.new_empty(len(q), len(points)), q.new_empty(len(q), len(points))
+    q_squared, p_squared = q.square().sum(1), q.new_empty(len(points))
+    result = q.new_empty(len(q), len(points))
     step = max(1, _POINT_BYTES // (8 * max(1, points.shape[1])))
     for start in range(0, len(points), step):
         rows = slice(start, start + step)
         p = points[rows].to(q.device).double() - center
-        scale[:, rows] = q_squared + p.square().sum(1)
-        result[:, rows] = scale[:, rows] - 2 * (q @ p.T)
-    result.clamp_min_(0)
+        p_squared[rows] = p.square().sum(1)
+        result[:, rows] = torch.addmm(p_squared[rows], q, p.T, alpha=-2)
+    result.add_(q_squared.unsqueeze(1)).clamp_min_(0)
     if twins is not None:
         later = (twins != torch.arange(len(twins), device=twins.device)).nonzero().squeeze(1)
-        result[:, later], scale[:, later] = result[:, twins[later]], scale[:, twins[later]]
-    return result, scale
+        result[:, later] = result[:, twins[later]]
+    return Distances(result, q_squared, p_squared)
 
 
 def sorted_neighbors(
     queries: Tensor, points: Tensor, twins: Tensor | None = None, center: Tensor | None = None
 ) -> Neighbors:
     """Return all points sorted by distance from each query; arguments as ``squared_distances``."""
-    squared, scale = squared_distances(queries, points, twins, center)
-    ordered, order = squared.sort(dim=1, stable=True)
-    tied = ordered.diff(dim=1) <= _TIE * scale.gather(1, order[:, 1:])
+    squared, q_squared, p_squared = squared_distances(queries, points, twins, center)
+    # NumPy's vectorised sort is three times as fast as PyTorch's on a CPU.
+    order = (
+        torch.from_numpy(squared.numpy().argsort(axis=1)) if squared.device.type == "cpu" else squared.argsort(dim=1)
+    )
+    ordered = squared.gather(1, order)
+    tied = ordered.diff(dim=1) <= _TIE * (q_squared.unsqueeze(1) + p_squared[order[:, 1:]])
     return Neighbors(order, ordered, tied)
 
 

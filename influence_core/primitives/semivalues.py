@@ -1,12 +1,14 @@
 """Exact Shapley values of nearest-neighbour classifiers, by recursion along the sorted training rows.
 
-Both recursions have one form: with the rows sorted by distance, c_j = 1 where the label of the j-th agrees with the query's,
+Both recursions have one form: with the rows sorted by distance, c_j = 1 where the label of the j-th agrees with the
+query's,
 
     phi_p = base + c_p w_p + sum_{j > p} c_j (w_j - w_{j-1}).
 
-Rows at the same distance have no order of their own, so each gets the mean over all orders of its tied block: the exact
-Shapley value of the classifier that breaks ties at random. For a row r in a block that ends at e, with w~ the block's mean
-of w, c~ the mean label in each block, and u_r the mean label of the *other* rows of its block, that mean is
+Rows at the same distance have no order of their own, so each gets the mean over all orders of its tied block: the
+exact Shapley value of the classifier that breaks ties at random. For a row r in a block that ends at e, with w~ the
+block's mean of w, c~ the mean label in each block, and u_r the mean label of the *other* rows of its block, that mean
+is
 
     phi_r = base + c_r w~ + u_r (w_e - w~) + sum_{j > e} c~_j (w_j - w_{j-1}).
 """

@@ -196,25 +196,45 @@ class Tokens(Side):
 def dot(query: Side, train: Side) -> Tensor:
     """Return all inner products ``[m, n]`` of two sides of one layer, by the cheapest exact route."""
     if isinstance(train, Dense):
-        return query.dense() @ train.values.T
+        vectors = query.dense()
+        # One query is a matrix-vector product, which reads the rows once at the speed of memory.
+        return torch.mv(train.values, vectors[0]).unsqueeze(0) if len(vectors) == 1 else vectors @ train.values.T
     if isinstance(train, Tokens):
         tables = query.dense().reshape(query.rows, train.n_tokens, -1)
         return torch.stack([_token_products(table, train) for table in tables])
     assert isinstance(train, Factored)
     if isinstance(query, Factored) and query.positions == train.positions == 1:
-        errors = query.errors[:, 0] @ train.errors[:, 0].T
-        return errors.mul_((query.inputs[:, 0] @ train.inputs[:, 0].T).add_(float(query.bias)))
+        errors = dot(Dense(query.errors[:, 0]), Dense(train.errors[:, 0]))
+        return errors.mul_(dot(Dense(query.inputs[:, 0]), Dense(train.inputs[:, 0])).add_(float(query.bias)))
     d, o = train.inputs.shape[2], train.errors.shape[2]
-    if (
-        isinstance(query, Factored)
-        and query.rows * query.positions * (d + o) < (query.rows + train.positions) * d * o / train.positions
-    ):
+    if isinstance(query, Factored) and _gram_is_cheaper(query, train):
         return _gram_products(query, train)
     if train.positions > 1:
         return query.dense() @ train.dense().T
     # One position and few queries: (a' V') . e per query, without writing the train gradients out.
     matrices = query.dense().reshape(query.rows, o, d + train.bias)
     return torch.stack([_matrix_products(matrix, train) for matrix in matrices])
+
+
+def _gram_is_cheaper(query: Factored, train: Factored) -> bool:
+    """Compare, per train row, position-by-position products with writing its gradient out."""
+    m, s, t = query.rows, query.positions, train.positions
+    d, o = train.inputs.shape[2], train.errors.shape[2]
+    return m * s * t * (d + o) < (t + m) * d * o
+
+
+def temporary_numbers(query: Side, train: Side) -> int:
+    """Return how many numbers per train row ``dot`` builds on the way to its result."""
+    if isinstance(train, Tokens):
+        return train.errors[0].numel()
+    if isinstance(train, Dense):
+        return 0
+    assert isinstance(train, Factored)
+    if train.positions == 1:
+        return 0 if isinstance(query, Factored) and query.positions == 1 else train.errors.shape[2]
+    if isinstance(query, Factored) and _gram_is_cheaper(query, train):
+        return 2 * query.rows * query.positions * train.positions
+    return train.inputs.shape[2] * train.errors.shape[2]
 
 
 def _token_products(table: Tensor, train: Tokens) -> Tensor:

@@ -116,7 +116,7 @@ def sufficient_damping(values: Tensor, weight_decay: float = 0.0) -> float:
     if needed <= 0:
         return 0.0
     unit = 10.0 ** (math.floor(math.log10(needed)) - 1)
-    return float(f"{math.ceil(needed / unit) * unit:.2g}")
+    return float(f"{math.ceil(needed / unit - 1e-9) * unit:.2g}")
 
 
 def cholesky_inverse(matrix: Tensor, damping: float, weight_decay: float = 0.0) -> CholeskyInverse:

@@ -4,9 +4,10 @@
 
     S[t, i] = <f_i, f_t> / (|f_i| |f_t|)          signed: times +1 where y_i is the query's target label, else -1
 
-with f the embedding that the option names; positive = proponent (alike, and of the same label where signed). Nothing is
-said about what the row did in training. A row of zeros is like nothing: 0. Unsigned scores do not depend on any label.
-Named in Hanawa et al., Evaluation of Similarity-based Explanations, ICLR 2021, equation 3 (cosine of last hidden layer).
+with f the embedding that the option names; positive = proponent (alike, and of the same label where signed). Nothing
+is said about what the row did in training. A row of zeros is like nothing: 0. Unsigned scores do not depend on any
+label. The default is the cosine of the last hidden layer of Hanawa et al., Evaluation of Similarity-based
+Explanations, ICLR 2021.
 
 Cost: one forward pass over the training rows; a query is one product with the embeddings.
 """

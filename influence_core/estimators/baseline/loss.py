@@ -4,9 +4,9 @@
 
     I[i] = l_i(theta_last)          or, over the recorded checkpoints,          I[i] = sum_c l_i(theta_c)
 
-A number per training row, no pairs; high = the model does not agree with the row's label, or has not learnt it. The sum
-tells rows learnt late from rows learnt early (the area under the loss curve of Pleiss et al. 2020 and others) and still
-works where the last model has memorised all. Evaluated in eval mode, without weight decay.
+A number per training row, no pairs; high = the model does not agree with the row's label, or has not learnt it. The
+sum tells rows learnt late from rows learnt early, and still works where the last model has memorised all of them.
+Evaluated in eval mode, without weight decay.
 
 Cost: one forward pass over the training rows per checkpoint; one number per row and checkpoint on disk.
 """
@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from influence_core.config import Config, digest
-from influence_core.errors import NumericalProblem
+from influence_core.errors import BadInput, NumericalProblem
 from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
 from influence_core.registry import register
 from influence_core.run import Run
@@ -86,6 +86,7 @@ def checkpoint_losses(task: Task, run: Run, checkpoint: int) -> Tensor:
     """Return the loss ``[n_train]`` of each training row at a checkpoint, from the store or computed now.
 
     Raises:
+        BadInput: The loss does not give one number per row.
         NumericalProblem: A loss is not finite.
     """
     inputs = {
@@ -103,17 +104,24 @@ def checkpoint_losses(task: Task, run: Run, checkpoint: int) -> Tensor:
             if not writer.is_done(f"rows {start}:{rows.stop}"):
                 with torch.no_grad():
                     losses = task.loss(model, train.batch(rows, run.device, run.dtype))
-                _check_finite(task, losses, start, checkpoint)
+                _check_losses(task, losses, rows, checkpoint)
                 writer.write("losses", start, losses)
                 writer.mark_done(f"rows {start}:{rows.stop}")
 
     return run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting).tensor("losses")
 
 
-def _check_finite(task: Task, losses: Tensor, start: int, checkpoint: int) -> None:
+def _check_losses(task: Task, losses: Tensor, rows: slice, checkpoint: int) -> None:
+    """Raise unless there is one finite loss for each of the rows."""
+    if losses.shape != (rows.stop - rows.start,):
+        raise BadInput(
+            "The loss cannot be used",
+            f"It returned the shape {tuple(losses.shape)} for {rows.stop - rows.start} rows.",
+            "Return one loss per row, shape [n], without reduction.",
+        )
     bad = ~losses.isfinite()
     if bool(bad.any()):
-        row = task.ids("train")[start + int(bad.nonzero()[0])]
+        row = task.ids("train")[rows.start + int(bad.nonzero()[0])]
         raise NumericalProblem(
             "A loss is not a number",
             f"Training row {row} has the loss {float(losses[bad][0])} at checkpoint {checkpoint}.",

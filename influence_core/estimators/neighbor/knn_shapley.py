@@ -2,14 +2,15 @@
 
 For a query with target label y, on the embeddings of the explained model (squared Euclidean distance)::
 
-    knn_shapley        v(S) = (1/K)          sum over the min(K, |S|) nearest rows of S of 1[y_j = y],  v(empty) = 0
-    knn_shapley_soft   v(S) = (1/min(K,|S|)) sum over the same,                                     v(empty) = 1/n_classes
+    knn_shapley       v(S) = (1/K)           sum over the min(K, |S|) nearest rows of S of 1[y_j = y], v(empty) = 0
+    knn_shapley_soft  v(S) = (1/min(K, |S|)) sum over the same,                                   v(empty) = 1/n_classes
 
 ``S[t, i]`` is row i's Shapley value of v, positive = proponent, as in the papers; a query's scores sum to ``v(all) -
-v(empty)``. Jia et al. (PVLDB 2019), theorem 1, and Wang & Jia (2023), theorem 2. Departures: right for n_train <= K, where
-the papers' last term or released code is not; equally near rows get the mean over all orders of theirs, so that values do
-not depend on the order of the data. Several queries are separate rows, a set is their mean. The score values rows for
-neighbours in that embedding, which the model itself need not follow; the scale of the features decides the neighbours.
+v(empty)``. Jia et al. (PVLDB 2019), theorem 1, and Wang & Jia (2023), theorem 2. Departures: right for n_train <= K,
+where the papers' last term or released code is not; equally near rows get the mean over all orders of theirs, so that
+values do not depend on the order of the data. Several queries are separate rows, a set is their mean. The score
+values rows for neighbours in that embedding, which the model itself need not follow; the scale of the features
+decides the neighbours.
 
 Cost: one forward pass over the training rows; a query is ``n_train * d`` for distances and ``n_train log n_train``.
 """
@@ -127,7 +128,7 @@ class KnnShapleySoft(NeighborShapley):
         name="knn_shapley_soft", title="KNN-Shapley, soft labels", family="neighbor",
         summary="As KNN-Shapley, with few voters not held against the answer: the probability the neighbours give it.",
         estimand="Shapley value of the mean vote for the target label among the K nearest rows",
-        reference="Wang & Jia, A Note on 'Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms', 2023",
+        reference="Wang & Jia, A Note on Efficient Data Valuation for Nearest Neighbor Algorithms, 2023",
         needs=Needs.LABELS, units="value", measurements=(), functions=False,
         utility="the probability that the K nearest training rows give the target label",
     )  # fmt: skip
