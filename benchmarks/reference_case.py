@@ -139,7 +139,13 @@ def _queries(report: Report, case: Case, captum: Any, folder: Path) -> None:
         return attribute(task, "tracin_cp", [0], run=settings)
 
     ours = middle([seconds(cold)[0] for _ in range(3)])
-    report.add("reference", "first query, cold: Captum / ours", f"{theirs:.1f} s / {ours:.2f} s = {theirs / ours:.1f} x", ">= 4 x", theirs / ours >= 4)
+    report.add(
+        "reference",
+        "first query, cold: Captum / ours",
+        f"{theirs:.1f} s / {ours:.2f} s = {theirs / ours:.1f} x",
+        ">= 4 x",
+        theirs / ours >= 4,
+    )
     task, settings = _fresh(case, folder)
     answer = attribute(task, "tracin_cp", [0], run=settings)
     error = float((answer.scores - expected).abs().max() / expected.abs().max())
@@ -150,8 +156,20 @@ def _queries(report: Report, case: Case, captum: Any, folder: Path) -> None:
     times = in_turn({"warm": warm, "read": read}, 30)
     query_time, read_time = middle(times["warm"]), middle(times["read"])
     ratio = theirs / query_time
-    report.add("reference", "further query, warm: Captum / ours", f"{theirs:.1f} s / {query_time * 1e3:.1f} ms = {ratio:.0f} x", ">= 300 x (aim 1,000 x)", ratio >= 300)
-    report.add("reference", "warm query / reading the factors once", f"{query_time * 1e3:.1f} / {read_time * 1e3:.1f} ms = {query_time / read_time:.2f} x", "<= 2 x", query_time <= 2 * read_time)
+    report.add(
+        "reference",
+        "further query, warm: Captum / ours",
+        f"{theirs:.1f} s / {query_time * 1e3:.1f} ms = {ratio:.0f} x",
+        ">= 300 x (aim 1,000 x)",
+        ratio >= 300,
+    )
+    report.add(
+        "reference",
+        "warm query / reading the factors once",
+        f"{query_time * 1e3:.1f} / {read_time * 1e3:.1f} ms = {query_time / read_time:.2f} x",
+        "<= 2 x",
+        query_time <= 2 * read_time,
+    )
     _half(report, case, folder, task, settings)
 
 
@@ -161,7 +179,9 @@ def _reader(task: Task, settings: Run) -> Callable[[], None]:
     from influence_core.fitting import fit
 
     caches = fit(task, registry.made("tracin_cp"), settings).caches  # type: ignore[attr-defined]
-    tensors = [tensor for cache in caches for side in cache.block(slice(0, N_TRAIN)) for tensor in side.tensors().values()]
+    tensors = [
+        tensor for cache in caches for side in cache.block(slice(0, N_TRAIN)) for tensor in side.tensors().values()
+    ]
 
     def read() -> None:
         for tensor in tensors:
@@ -175,7 +195,13 @@ def _half(report: Report, case: Case, folder: Path, task: Task, settings: Run) -
     half = attribute(task, "tracin_cp", list(range(100)), config={"storage": "half"}, run=settings).scores
     pairs = zip(full.topk(100).indices, half.topk(100).indices, strict=True)
     overlap = float(np.mean([len(set(a.tolist()) & set(b.tolist())) / 100 for a, b in pairs]))
-    report.add("reference", "half precision: overlap of the top 100, mean of 100 queries", f"{overlap:.4f}", ">= 0.99", overlap >= 0.99)
+    report.add(
+        "reference",
+        "half precision: overlap of the top 100, mean of 100 queries",
+        f"{overlap:.4f}",
+        ">= 0.99",
+        overlap >= 0.99,
+    )
 
 
 def _self_influence(report: Report, case: Case, captum: Any, folder: Path) -> None:
@@ -190,8 +216,20 @@ def _self_influence(report: Report, case: Case, captum: Any, folder: Path) -> No
     values = self_influence(task, "tracin_cp", run=settings)
     error = float((values - expected).abs().max() / expected.abs().max())
     warm = middle([seconds(lambda: self_influence(task, "tracin_cp", run=settings))[0] for _ in range(10)])
-    report.add("reference", "self-influence, cold: Captum / ours", f"{theirs:.1f} s / {ours:.2f} s = {theirs / ours:.1f} x", ">= 4 x", theirs / ours >= 4)
-    report.add("reference", "self-influence, fitted (difference to Captum " + f"{error:.0e})", f"{warm * 1e3:.1f} ms", "milliseconds", warm < 0.1)
+    report.add(
+        "reference",
+        "self-influence, cold: Captum / ours",
+        f"{theirs:.1f} s / {ours:.2f} s = {theirs / ours:.1f} x",
+        ">= 4 x",
+        theirs / ours >= 4,
+    )
+    report.add(
+        "reference",
+        "self-influence, fitted (difference to Captum " + f"{error:.0e})",
+        f"{warm * 1e3:.1f} ms",
+        "milliseconds",
+        warm < 0.1,
+    )
 
 
 def _many(report: Report, case: Case, folder: Path) -> None:
@@ -207,4 +245,10 @@ def _many(report: Report, case: Case, folder: Path) -> None:
     needed = 2 * 5 * N_TEST * N_TRAIN * products / rate
     share = needed / middle(times["queries"])
     report.add("reference", "1,000 queries at once", f"{middle(times['queries']):.2f} s")
-    report.add("reference", f"share of the machine's matrix-product rate ({rate / 1e9:.0f} GFLOP/s)", f"{share:.0%}", "limited by matrix products", share >= 0.5)
+    report.add(
+        "reference",
+        f"share of the machine's matrix-product rate ({rate / 1e9:.0f} GFLOP/s)",
+        f"{share:.0%}",
+        "limited by matrix products",
+        share >= 0.5,
+    )

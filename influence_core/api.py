@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -93,6 +94,17 @@ def evaluate(
     truth = study.planted if study is not None else None
     tables = [METRICS[name](task, [registry.made(m, None, task) for m in methods], run, truth) for name in metrics]
     return pd.concat(tables, ignore_index=True)
+
+
+def open_demo(name: str, path: Path) -> Study:
+    """Open a built-in study, building it first if it is not there.
+
+    Raises:
+        BadInput: Unknown name.
+    """
+    from influence_core.demos import build_demo
+
+    return Study(path) if (path / "study.toml").exists() else build_demo(name, path)
 
 
 def _resolved(task: Task | Study, run: Run | None) -> tuple[Task, Run]:

@@ -15,6 +15,7 @@ from influence_core.config import Config, digest
 from influence_core.errors import NumericalProblem, Unavailable
 from influence_core.examples import Batch, moved, taken
 from influence_core.primitives.features import flat_inputs, layer_values
+from influence_core.primitives.neighbors import central_point
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
@@ -103,8 +104,8 @@ class TrainEmbeddings:
 
     @cached_property
     def center(self) -> Tensor:
-        """Return the mean embedding ``[d]``, float64."""
-        return self.features.mean(0, dtype=torch.float64).to(self.device)
+        """Return an embedding ``[d]`` in the midst of all, float64."""
+        return central_point(self.features).to(self.device)
 
     def query(self, batch: Batch) -> Tensor:
         """Return the embeddings ``[m, d]`` of any rows."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -74,10 +75,9 @@ class Study:
     @classmethod
     def demo(cls, name: str, out: str | Path | None = None) -> Study:
         """Open a built-in study, building it first if it is not in ``out`` (default ``studies/<name>``)."""
-        from influence_core.demos import build_demo
+        from influence_core import api
 
-        path = Path(out) if out is not None else Path("studies") / name
-        return cls(path) if (path / "study.toml").exists() else build_demo(name, path)
+        return api.open_demo(name, Path(out) if out is not None else Path("studies") / name)
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -147,17 +147,21 @@ class Study:
         return np.asarray([str(known[row]) for row in self.column("train", self.header.id).tolist()])
 
     def label_index(self, split: str) -> np.ndarray:
-        """Return the labels of a split as class indices ``[n]``."""
-        index = {name: i for i, name in enumerate(self.header.classes)}
-        labels = self.column(split, self.header.label).astype(str)
-        unknown = sorted(set(labels.tolist()) - set(index))
-        if unknown:
+        """Return the labels of a split as class indices ``[n]``.
+
+        Raises:
+            BadInput: A label is no class.
+        """
+        labels = self._parquet(split).read([self.header.label]).column(0)
+        index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))
+        if index.null_count:
+            unknown = labels.filter(pc.is_null(index))[0].as_py()
             raise BadInput(
                 f"A label of the {split} split is no class",
-                f"'{unknown[0]}' is not among {', '.join(self.header.classes[:12])}.",
+                f"'{unknown}' is not among {', '.join(self.header.classes[:12])}.",
                 "Correct the label, or the classes in study.toml.",
             )
-        return np.asarray([index[name] for name in labels.tolist()], dtype=np.int64)
+        return index.to_numpy().astype(np.int64)
 
     def row_id(self, split: str, text: object) -> int | str:
         """Return a row id from its text, as typed or found in a URL.

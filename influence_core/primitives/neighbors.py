@@ -12,12 +12,13 @@ from influence_core.errors import BadInput
 
 _POINT_BYTES = 32 << 20  # of points converted to float64 at a time
 _CHUNK_BYTES = 32 << 20  # of distances sorted at a time
-# Distances are differences of squares this much larger, so that closer ones cannot be told apart in float64.
-_TIE = 1e-12
+# Distances closer than this share of the squares they are differences of cannot be told apart in float64.
+_TIE = 1e-13
+_CENTER_ROWS = 4096
 
 
 class Distances(NamedTuple):
-    """Squared distances ``[m, n]``, with the squared lengths ``[m]`` and ``[n]`` that they are differences of, float64."""
+    """Squared distances ``[m, n]``, and the squared lengths ``[m]``, ``[n]`` they are differences of; float64."""
 
     squared: Tensor
     queries: Tensor
@@ -38,6 +39,15 @@ class Neighbors(NamedTuple):
     tied: Tensor
 
 
+def central_point(points: Tensor) -> Tensor:
+    """Return a point ``[d]``, float64, in the midst of the points: the medians, of some thousand rows where there are more.
+
+    Taken off all rows, it keeps a large common offset (a year, a timestamp) from costing digits; unlike the mean it stays
+    in the midst when a single row is far away.
+    """
+    return points[:: -(-len(points) // _CENTER_ROWS)].double().median(0).values
+
+
 def squared_distances(
     queries: Tensor, points: Tensor, twins: Tensor | None = None, center: Tensor | None = None
 ) -> Distances:
@@ -47,7 +57,7 @@ def squared_distances(
         queries: ``[m, d]``.
         points: ``[n, d]``; may be memory-mapped, and is converted a block at a time.
         twins: First point that is identical to each point, ``[n]``: twins get the same distance to the last bit.
-        center: ``[d]``, float64, taken off both sides, so that a common offset costs no digits; default: the mean.
+        center: ``[d]``, float64, taken off both sides so that no digits are lost; default: ``central_point``.
 
     Raises:
         BadInput: The widths differ.
@@ -58,7 +68,7 @@ def squared_distances(
             f"Queries have {queries.shape[1]} numbers per row, points have {points.shape[1]}.",
             "Give rows of the same kind.",
         )
-    center = points.mean(0, dtype=torch.float64) if center is None else center
+    center = central_point(points).to(queries.device) if center is None else center
     q = queries.double() - center
     q_squared, p_squared = q.square().sum(1), q.new_empty(len(points))
     result = q.new_empty(len(q), len(points))
@@ -93,7 +103,7 @@ def neighbor_chunks(
     queries: Tensor, points: Tensor, twins: Tensor | None = None, center: Tensor | None = None
 ) -> Iterator[tuple[slice, Neighbors]]:
     """Yield ``(query rows, neighbours)``, as many queries at a time as keep the memory small."""
-    center = points.mean(0, dtype=torch.float64) if center is None else center
+    center = central_point(points).to(queries.device) if center is None else center
     step = max(1, _CHUNK_BYTES // (8 * max(1, len(points))))
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
