@@ -153,7 +153,7 @@ class Fitted:
         check_measurement(self.info, measurement)
         if not test.ids:
             raise BadInput("The query is empty", "No test row was given.", "Give at least one row id.")
-        scores = self._scores(self.task.query(test, measurement), measurement, test)
+        scores = self._scores(self.task.query(test, measurement, self.run.dtype), measurement, test)
         if not self.info.partial and not bool(scores.isfinite().all()):
             raise NumericalProblem("A score is not a number", f"{self.info.title} gave NaN or infinity for this query.", "Look for NaN in the data, or use more damping.")  # fmt: skip  # noqa: E501
         return scores.mean(0, keepdim=True) if test.reduce == "mean" else scores

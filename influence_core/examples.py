@@ -163,7 +163,7 @@ def hash_tensors(value: Any, state: Any) -> None:
     else:
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        state.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def content_hash(*values: Any) -> str:

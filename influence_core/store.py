@@ -158,7 +158,7 @@ class Writer:
         """Write consecutive rows of a declared array, from row ``start``."""
         sheet = self._sheets[name]
         values = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
-        data = memoryview(np.ascontiguousarray(values, dtype=sheet.dtype)).cast("B")
+        data = np.ascontiguousarray(values, dtype=sheet.dtype).data.cast("B")
         position = sheet.offset + start * sheet.row_bytes
         while data:
             written = os.pwrite(sheet.file, data, position)

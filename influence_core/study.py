@@ -153,9 +153,10 @@ class Study:
             BadInput: A label is no class.
         """
         labels = self._parquet(split).read([self.header.label]).column(0)
-        index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))
+        # pyarrow makes its functions at import time, which type checkers do not see.
+        index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
         if index.null_count:
-            unknown = labels.filter(pc.is_null(index))[0].as_py()
+            unknown = labels.filter(index.is_null())[0].as_py()
             raise BadInput(
                 f"A label of the {split} split is no class",
                 f"'{unknown}' is not among {', '.join(self.header.classes[:12])}.",

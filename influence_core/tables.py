@@ -30,7 +30,8 @@ def table_bytes(table: pd.DataFrame, format: str) -> bytes:
                 ]
         return safe.to_csv(index=False).encode()
     if format == "json":
-        return table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15).encode() + b"\n"
+        text = table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15)
+        return f"{text}\n".encode()
     if format == "parquet":
         buffer = io.BytesIO()
         table.rename(columns=str).to_parquet(buffer, index=False)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Flag, auto
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -251,14 +251,14 @@ class Task:
         f = self.outputs_of(split, positions)
         return (f.reshape(len(f), -1)[:, 0] > 0).long() if self.loss.name == "bce" else f.argmax(-1)
 
-    def query(self, rows: Rows, measurement: Measurement) -> Batch:
-        """Return the rows of a query with the measurement's target labels in place of their own.
+    def query(self, rows: Rows, measurement: Measurement, dtype: torch.dtype = torch.float32) -> Batch:
+        """Return the rows of a query, in a precision, with the measurement's target labels in place of their own.
 
         Raises:
             BadInput: A target label where there are no classes, or none with this index.
         """
         positions = self.positions(rows)
-        batch = self.split(rows.split).batch(positions)
+        batch = self.split(rows.split).batch(positions, dtype=dtype)
         if measurement.target == "true":
             return batch
         if self.n_classes is None:
@@ -356,8 +356,8 @@ def _built(factory: Any) -> nn.Module:
 def _resolved_loss(loss: Any) -> Loss:
     if isinstance(loss, str) and loss in LOSSES:
         return LOSSES[loss]
-    if callable(loss) and not isinstance(loss, str):
-        return CustomLoss(loss, getattr(loss, "__qualname__", "custom"))
+    if not isinstance(loss, str) and callable(loss):
+        return CustomLoss(cast("Callable[..., Tensor]", loss), getattr(loss, "__qualname__", "custom"))
     raise BadInput(
         "Unknown loss", f"loss is {loss!r}.", f"Use {', '.join(LOSSES)} or f(model, batch) -> losses by row."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,7 +85,7 @@ def breast_cancer_data() -> DemoData:
     """Return scikit-learn's breast-cancer table: 30 measurements of 569 tumours, labels as published."""
     from sklearn.datasets import load_breast_cancer
 
-    bunch = load_breast_cancer()
+    bunch: Any = load_breast_cancer()
     names = tuple(str(name) for name in bunch.feature_names)
     positions = split_positions(bunch.data, (300, 150), seed=1)
     words = np.asarray(["malignant", "benign"])

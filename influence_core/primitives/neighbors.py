@@ -40,10 +40,10 @@ class Neighbors(NamedTuple):
 
 
 def central_point(points: Tensor) -> Tensor:
-    """Return a point ``[d]``, float64, in the midst of the points: the medians, of some thousand rows where there are more.
+    """Return a point ``[d]``, float64, in the midst of the points: the medians of up to some thousand rows.
 
-    Taken off all rows, it keeps a large common offset (a year, a timestamp) from costing digits; unlike the mean it stays
-    in the midst when a single row is far away.
+    Taken off all rows, it keeps a large common offset (a year, a timestamp) from costing digits; unlike the mean it
+    stays in the midst when a single row is far away.
     """
     return points[:: -(-len(points) // _CENTER_ROWS)].double().median(0).values
 

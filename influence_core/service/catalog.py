@@ -95,7 +95,8 @@ def _model_in_words(held: OpenStudy) -> str:
     how = (
         f", trained by {recipe.optimizer} for {recipe.epochs} epochs" if recipe and recipe.optimizer != "lbfgs" else ""
     )
-    return names.get(header.model["architecture"], header.model["architecture"]) + how
+    architecture = str(header.model["architecture"])
+    return names.get(architecture, architecture) + how
 
 
 def predictions(study: str, chosen: PredictionFilter) -> PredictionList:
