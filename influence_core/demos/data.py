@@ -36,11 +36,7 @@ def split_positions(rows: np.ndarray, sizes: tuple[int, int], seed: int) -> list
     """
     _, groups = np.unique(rows, axis=0, return_inverse=True)
     order = np.random.default_rng(seed).permutation(groups.max() + 1)
-    members = (
-        [np.flatnonzero(groups == group) for group in order]
-        if groups.max() + 1 < len(rows)
-        else [np.flatnonzero(groups == g) for g in order]
-    )
+    members = [np.flatnonzero(groups == group) for group in order]
     ends = np.cumsum([len(group) for group in members])
     cuts = [int(np.searchsorted(ends, total)) + 1 for total in (sizes[0], sizes[0] + sizes[1])]
     parts = (members[: cuts[0]], members[cuts[0] : cuts[1]], members[cuts[1] :])
@@ -63,7 +59,7 @@ def digits_data() -> DemoData:
     """Return scikit-learn's 8 x 8 digits: 1,000 train rows with 10% wrong labels, about 400 test, the rest locked."""
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     pixels = np.round(images * 255 / 16).astype(np.uint8)
     positions = split_positions(pixels, (1000, 400), seed=1)
     given = labels.copy()
