@@ -56,11 +56,11 @@ class Curvature:
         if kind == "hessian":
             self._check_symmetric()
 
-    def products(self, vectors: Tensor) -> Tensor:
-        """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that can be cancelled between batches."""
+    def products(self, vectors: Tensor, run: Run | None = None) -> Tensor:
+        """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that ``run`` can cancel between batches."""
         total = torch.zeros_like(vectors)
         for _, batch in self._batches():
-            self.run.check_cancelled()
+            (run or self.run).check_cancelled()
             total += self._product(batch)(vectors)
         return total / self.task.n_train
 

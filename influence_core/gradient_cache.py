@@ -48,8 +48,8 @@ class GradientSpec:
 
 
 def resolved_layers(task: Task, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the layers with ``last`` replaced by the name of the last layer."""
-    if layers is None:
+    """Return the layers with ``last`` replaced by the name of the last layer; None: the whole model."""
+    if layers is None or ("last" in layers and task.last_layer == ""):  # the model is one Linear
         return None
     return tuple(task.last_layer or "last" if name == "last" else name for name in layers)
 

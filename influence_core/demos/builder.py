@@ -50,7 +50,7 @@ DEMOS: dict[str, Demo] = {
     ),
     "digits-lr": Demo(
         "Digits (logistic regression)", _DIGITS, digits_data, "logistic", {"n_inputs": 64, "n_classes": 10},
-        Recipe(optimizer="lbfgs", weight_decay=1e-2, epochs=500, dtype="float64"),
+        Recipe(**{"optimizer": "lbfgs", "weight_decay": 1e-2, "epochs": 500, "dtype": "float64"}),
     ),
     "breast-cancer": Demo(
         "Breast cancer (table)",

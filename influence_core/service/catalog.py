@@ -28,9 +28,8 @@ from influence_core.study import Study
 CONFIDENT = 0.8
 # The default is the first of these that can run.
 _DEFAULTS = {
-    "gas": "GAS compares the directions of gradients and ignores their length, so it shows rows about this prediction, "
-    "not the few loud rows that top every list.",
-    "grad_cos": "The gradient cosine ignores how loud a row is, so it shows rows about this prediction.",
+    "gas": "It compares the directions of gradients, not their lengths, so a few loud rows do not top every list.",
+    "grad_cos": "It compares the directions of gradients, not their lengths, so loud rows do not top every list.",
     "embedding_similarity": "No gradients can be had here, so rows are compared by how the model sees them.",
     "knn_shapley": "No gradients can be had here, so the nearest rows share the vote.",
 }

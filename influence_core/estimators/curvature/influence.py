@@ -301,7 +301,7 @@ class IterativeFitted(InfluenceFitted):
         config, run = self.estimator.config, self.run
 
         def damped(vectors: Tensor) -> Tensor:
-            return self.curvature.products(vectors) + self.damping * vectors
+            return self.curvature.products(vectors, run) + self.damping * vectors
 
         steps = conjugate_gradients(damped, targets, config.tolerance, config.max_iterations)
         total = config.max_iterations + 1

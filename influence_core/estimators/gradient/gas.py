@@ -37,7 +37,7 @@ class Gas(Bilinear):
     """Cosines of gradients, summed over checkpoints."""
 
     info = Info(
-        name="gas", title="GAS (renormalised TracIn)", family="gradient",
+        name="gas", title="GAS", family="gradient",
         summary="TracIn that compares directions, not lengths: shows rows about this answer, not the loudest rows.",
         estimand="sum over checkpoints of weight x gradient cosine",
         reference="Hammoudeh & Lowd, Identifying a Training-Set Attack's Target Using Renormalized Influence, CCS 2022",
