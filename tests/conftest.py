@@ -13,6 +13,8 @@ import torch
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["tests.small_studies"]
+
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:

@@ -37,6 +37,8 @@ def final_linear(model: nn.Module, inputs: Any) -> str | None:
     """Return the name of the Linear module whose output is the model's output unchanged, or None."""
     linear = [name for name, module in model.named_modules() if type(module) is nn.Linear]
     seen, output = _captured(model, inputs, linear, "output")
+    if not isinstance(output, Tensor):  # a custom loss may read a tuple or a mapping
+        return None
     same = [
         name
         for name, value in seen.items()

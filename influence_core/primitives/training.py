@@ -117,7 +117,7 @@ def _converged(model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe, wei
     parameters = list(model.parameters())
     batch = rows.batch(slice(0, len(rows)), parameters[0].device, parameters[0].dtype)
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=max(100, recipe.epochs), tolerance_grad=1e-12, tolerance_change=1e-16, history_size=50,
+        parameters, max_iter=max(100, recipe.epochs), tolerance_grad=1e-12, tolerance_change=0.0, history_size=50,
         line_search_fn="strong_wolfe",
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from influence_core.task import Needs, Task
 from tests.cases import CASES
 
 SMALL = ("convex", "mlp_with_str_ids", "cnn_inplace", "transformer", "regression", "dict_input")
+FORMS = ("convex", "transformer", "regression")  # for what depends on how a layer's gradients are held
 CORE = ("convex", "regression")  # for what depends on the method more than on the shape of the model
 
 

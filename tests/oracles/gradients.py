@@ -77,7 +77,7 @@ def loop_gradients(model: nn.Module, objective: ObjectiveOfRow, inputs: Any, tar
 
 def stacked(gradients: dict[str, Tensor], names: Sequence[str] | None = None) -> Tensor:
     """Return ``[n, P]``: the named parameters side by side."""
-    return torch.cat([gradients[name].flatten(1) for name in names or gradients], 1)
+    return torch.cat([gradients[name].reshape(len(gradients[name]), -1) for name in names or gradients], 1)
 
 
 def tracin(

@@ -87,7 +87,9 @@ def test_converged_right_hand_sides_drop_out() -> None:
 
 
 def test_a_shrinking_residual_is_reported_at_every_step() -> None:
-    steps = list(conjugate_gradients(lambda v: v * torch.linspace(1, 2, 30, dtype=F64), normal(1, 30, seed=1), 1e-9, 99))
+    steps = list(
+        conjugate_gradients(lambda v: v * torch.linspace(1, 2, 30, dtype=F64), normal(1, 30, seed=1), 1e-9, 99)
+    )
     residuals = [float(step.residuals) for step in steps[:-1]]
     assert residuals == sorted(residuals, reverse=True) and residuals[-1] <= 1e-9
 

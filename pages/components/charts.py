@@ -1,0 +1,132 @@
+"""Figures as pure functions: records in, Plotly figures out. Colours follow the theme; ids travel as custom data."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+
+from influence_core import service
+from pages.components.html import signed
+
+COLOURS = {
+    "light": {"pro": "#2166ac", "opp": "#b35806", "ink": "#3d4852", "splits": ("#5b6470", "#9aa3ad", "#cdd2d8")},
+    "dark": {"pro": "#67a9cf", "opp": "#f1a340", "ink": "#c5ccd3", "splits": ("#b6bec7", "#7f8994", "#535c66")},
+}
+CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
+
+
+def score_histogram(explanation: service.Explanation, theme: str = "light", height: int = 150) -> go.Figure:
+    """Return the histogram of all scores with the shown rows marked under it.
+
+    Bars right of zero are proponents, left of it opponents. Heights are log10(1 + count), because nearly all rows score
+    near zero and the few that matter would be invisible on a linear scale; unlike a logarithmic axis, this one has a
+    floor, under which the marks stand.
+
+    Args:
+        explanation: Uses ``counts`` [bins], ``edges`` [bins + 1] and both ranked sides.
+        theme: "light" or "dark".
+        height: Pixels.
+    """
+    colours = COLOURS[theme]
+    counts, edges = np.asarray(explanation.counts, float), np.asarray(explanation.edges, float)
+    centres, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+    figure = go.Figure()
+    for side, chosen in (("pro", centres > 0), ("opp", centres <= 0)):
+        figure.add_bar(
+            x=centres[chosen],
+            y=np.log10(1 + counts[chosen]),
+            width=widths[chosen] * 0.92,
+            marker={"color": colours[side], "opacity": 0.75, "line": {"width": 0}},
+            customdata=np.stack([counts[chosen], edges[:-1][chosen], edges[1:][chosen]], axis=1),
+            hovertemplate="%{customdata[0]} rows score %{customdata[1]:.3g} to %{customdata[2]:.3g}<extra></extra>",
+        )
+    top = float(np.log10(1 + counts.max(initial=1.0)))
+    for side, symbol in (("pro", "triangle-up"), ("opp", "triangle-down")):
+        rows = explanation.proponents if side == "pro" else explanation.opponents
+        figure.add_scatter(
+            x=[row.score for row in rows],
+            y=[-0.09 * top] * len(rows),
+            mode="markers",
+            marker={"symbol": symbol, "size": 9, "color": colours[side], "line": {"width": 0}},
+            customdata=[str(row.datum.row_id) for row in rows],
+            hovertemplate="row %{customdata}: %{x:.3g}<extra></extra>",
+        )
+    ticks = [0.0, *(10.0**n for n in range(int(top) + 1))]
+    figure.update_yaxes(
+        range=[-0.18 * top, top * 1.05],
+        tickvals=[float(np.log10(1 + tick)) for tick in ticks],
+        ticktext=[f"{tick:,.0f}" for tick in ticks],
+        zeroline=True,
+        zerolinewidth=1,
+        zerolinecolor="rgba(128,128,128,.5)",
+    )
+    figure.update_xaxes(zeroline=True, zerolinewidth=1, title={"text": _axis_title(explanation), "standoff": 4})
+    return _calm(figure, colours, height).update_layout(bargap=0)
+
+
+def _axis_title(explanation: service.Explanation) -> str:
+    return f"score ({explanation.method_title}, {explanation.units})"
+
+
+def histogram_in_words(explanation: service.Explanation) -> str:
+    """Return what the histogram shows, for readers who do not see it."""
+    scores = [row.score for row in (*explanation.proponents, *explanation.opponents)]
+    low, high = (signed(float(edge)) for edge in (explanation.edges[0], explanation.edges[-1]))
+    marked = f" The marked rows score from {signed(min(scores))} to {signed(max(scores))}." if scores else ""
+    return f"Histogram of the scores of all {explanation.n_train:,} training rows, from {low} to {high}.{marked}"
+
+
+def class_balance(overview: service.Overview, theme: str = "light", height: int = 230) -> go.Figure:
+    """Return the share of every class in each split, so that splits of different size can be compared."""
+    colours = COLOURS[theme]
+    figure = go.Figure()
+    for (split, counts), colour in zip(overview.class_counts.items(), colours["splits"], strict=False):
+        shares = np.asarray(counts, float) / max(sum(counts), 1)
+        figure.add_bar(
+            name=split,
+            x=[_plain(name) for name in overview.classes],
+            y=shares,
+            marker={"color": colour},
+            customdata=list(counts),
+            hovertemplate=f"{split}: %{{customdata}} rows (%{{y:.1%}})<extra></extra>",
+        )
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(type="category")
+    figure = _calm(figure, colours, height)
+    return figure.update_layout(
+        showlegend=True,
+        barmode="group",
+        bargap=0.3,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+
+
+def balance_in_words(overview: service.Overview) -> str:
+    """Return the class balance as a sentence per split."""
+    lines = []
+    for split, counts in overview.class_counts.items():
+        pairs = ", ".join(f"{name} {count}" for name, count in zip(overview.classes, counts, strict=False))
+        lines.append(f"{split}: {pairs}.")
+    return "Rows per class. " + " ".join(lines)
+
+
+def _plain(name: str) -> str:
+    # Plotly draws a small set of HTML tags in labels; a class called "<b>" must appear as its letters.
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _calm(figure: go.Figure, colours: dict, height: int) -> go.Figure:
+    """Return ``figure`` without background, menu or wasted margin, in the ink of the theme."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 48, "r": 8, "t": 6, "b": 34},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=False,
+        dragmode=False,
+        uirevision="keep",
+        font={"color": colours["ink"], "size": 12},
+        hoverlabel={"font": {"size": 12}},
+    )
+    figure.update_xaxes(showgrid=False, fixedrange=True)
+    return figure.update_yaxes(fixedrange=True, gridcolor="rgba(128,128,128,.18)")

@@ -1,0 +1,199 @@
+"""Widgets: the filters over the list of predictions, the line of controls above the cards, the options of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from influence_core import service
+from pages.components import errors, session
+from pages.components.options import option_pairs, option_text, typed_options
+from pages.components.view import View
+
+STATUS = {"all": "All", "wrong": "Wrong", "confident-wrong": "Confident and wrong", "right": "Right"}
+ORDER = {"confidence": "Confidence", "id": "Row id", "random": "Random"}
+MEASURES = {
+    "loss": "Minus the loss",
+    "margin": "Margin",
+    "probability": "Probability",
+    "logit": "Logit",
+}
+TOP = (3, 5, 10, 20, 50)
+
+
+def prediction_filter(view: View, classes: Sequence[str]) -> service.PredictionFilter:
+    """Draw the filters of the list and return what they ask for."""
+    any_class = ["", *classes]
+    st.selectbox(
+        "Show", list(STATUS), format_func=STATUS.__getitem__, label_visibility="collapsed",
+        **session.widget("status", view.status),
+    )  # fmt: skip
+    with st.container(horizontal=True, gap="xsmall", key="cell_filter"):
+        st.selectbox(
+            "Given label", any_class, format_func=lambda name: f"given {name}" if name else "given: any",
+            label_visibility="collapsed", **session.widget("given", view.given, _without_cell("given")),
+        )  # fmt: skip
+        st.selectbox(
+            "Predicted label", any_class, format_func=lambda name: f"said {name}" if name else "said: any",
+            label_visibility="collapsed", **session.widget("predicted", view.predicted, _without_cell("predicted")),
+        )  # fmt: skip
+    with st.container(horizontal=True, gap="xsmall", key="search_filter"):
+        st.text_input(
+            "Search", placeholder="Search", label_visibility="collapsed", type="search", max_chars=200,
+            **session.widget("text", view.text),
+        )  # fmt: skip
+        st.selectbox(
+            "Order", list(ORDER), format_func=ORDER.__getitem__, label_visibility="collapsed",
+            **session.widget("order", view.order),
+        )  # fmt: skip
+        if view.order == "random":
+            st.button(
+                "", icon=":material/shuffle:", help="Shuffle again", key="shuffle", on_click=session.update,
+                kwargs={"seed": (view.seed + 1) % 2**31},
+            )  # fmt: skip
+    return filter_of(view)
+
+
+def _without_cell(field: str) -> Any:
+    # The query was the old cell: another cell must be asked for anew, and the single prediction stays.
+    return lambda new: {field: new or "", "cell": False}
+
+
+def filter_of(view: View) -> service.PredictionFilter:
+    """Return the filter that the view describes."""
+    return service.PredictionFilter(
+        status=view.status,
+        given=view.given or None,
+        predicted=view.predicted or None,
+        text=view.text,
+        order=view.order,
+        seed=view.seed,
+    )
+
+
+def chosen_method(view: View, methods: Sequence[service.MethodView], default: str) -> service.MethodView:
+    """Return the method that the view names, or the default."""
+    by_id = {method.id: method for method in methods}
+    return by_id.get(view.method) or by_id[default]
+
+
+def controls(
+    view: View, methods: Sequence[service.MethodView], method: service.MethodView, query: service.Datum | None,
+    classes: Sequence[str], ids: tuple[str, ...],
+) -> service.ExplainRequest:  # fmt: skip
+    """Draw method, target, measurement, k and options and return the question they make.
+
+    Args:
+        view: The current view.
+        methods: All methods of the study.
+        method: The one in use.
+        query: The explained row, to name its labels; None for a set.
+        classes: Class names.
+        ids: The explained row ids.
+    """
+    _method_box(methods, method)
+    _target_box(view, query, classes)
+    measurement = _measurement_box(view, method)
+    st.selectbox("Rows", sorted({*TOP, view.k}), help="Rows per side", **session.widget("k", view.k))
+    options = _options_box(view, method)
+    return service.ExplainRequest(
+        ids=ids,
+        method=method.id,
+        reduce="mean" if len(ids) > 1 else None,
+        measurement=measurement,
+        target=view.target,
+        k=view.k,
+        config=options,
+    )
+
+
+def _method_box(methods: Sequence[service.MethodView], method: service.MethodView) -> None:
+    usable = {m.id: m for m in methods if m.available and m.pairwise} | {method.id: method}
+    fitted = "".join("01"[m.fitted] for m in usable.values())
+    st.selectbox(
+        "Method",
+        list(usable),
+        format_func=lambda name: usable[name].title + ("" if usable[name].fitted else " · needs a fit"),
+        help=f"{method.summary} Units: {method.units_in_words}.",
+        **session.widget("method", method.id, lambda new: {"method": new, "config": ()}, labels=fitted),
+    )
+
+
+def _target_box(view: View, query: service.Datum | None, classes: Sequence[str]) -> None:
+    names = {"predicted": "Predicted label", "true": "Given label"}
+    if query is not None:
+        names = {"predicted": f"{query.predicted} (predicted)", "true": f"{query.given} (given)"}
+    st.selectbox(
+        "Target",
+        ["predicted", "true", *classes],
+        format_func=lambda name: names.get(name, f"Class {name}"),
+        help="Why this label? The one whose score is explained.",
+        **session.widget("target", view.target, labels="·".join(names.values())),
+    )
+
+
+def _measurement_box(view: View, method: service.MethodView) -> str:
+    if not method.measurements:
+        st.selectbox(
+            "Measured as", [method.utility or "its own"], disabled=True, help="This method has its own measure."
+        )
+        return view.measurement
+    kind = view.measurement if view.measurement in method.measurements else method.measurements[0]
+    st.selectbox(
+        "Measured as", list(method.measurements), format_func=lambda name: MEASURES.get(str(name), str(name)),
+        help="What the scores are about; higher is better. Minus the loss is the label's log-probability.",
+        **session.widget("measurement", kind),
+    )  # fmt: skip
+    return kind
+
+
+def _options_box(view: View, method: service.MethodView) -> dict[str, Any]:
+    options, problems = typed_options(view, method)
+    label = f"Options ({len(options)})" if options else "Options"
+    with st.popover(label, icon=":material/tune:", disabled=not method.fields, key="options"):
+        with st.form("options_form", border=False):
+            for field in method.fields:
+                _option(field, options.get(field.name, field.default), method)
+            st.form_submit_button("Apply", type="primary", on_click=_apply, args=(method,))
+        st.button("Back to defaults", key="defaults", disabled=not view.config, on_click=_reset, args=(method,))
+    errors.notices(problems)
+    return options
+
+
+def _key(method: service.MethodView, field: service.ConfigField) -> str:
+    return f"o.{method.id}.{field.name}"
+
+
+def _option(field: service.ConfigField, value: Any, method: service.MethodView) -> None:
+    """Draw the widget of one option; its state is set beforehand, because the address may have changed it."""
+    key = _key(method, field)
+    if field.name == "layers" and method.layers:
+        named = [name.strip() for name in option_text(value).split(",") if name.strip()]
+        session.hold(key, named)
+        st.multiselect(
+            field.label, sorted({*method.layers, *named}), help=field.help, key=key, placeholder="All layers"
+        )
+    elif field.kind == "bool":
+        session.hold(key, bool(value))
+        st.toggle(field.label, help=field.help, key=key)
+    elif field.kind == "choice":
+        session.hold(key, value)
+        st.selectbox(field.label, list(field.choices), help=field.help, key=key)
+    else:
+        # Numbers as text: a damping of 1e-7 keeps its digits, and an empty field can mean "none".
+        session.hold(key, option_text(value))
+        bounds = f"{field.low:g} to {field.high:g}" if field.low is not None and field.high is not None else None
+        st.text_input(field.label, help=field.help, key=key, placeholder=bounds, max_chars=200)
+
+
+def _apply(method: service.MethodView) -> None:
+    values = session.entered([_key(method, field) for field in method.fields])
+    named = {key.rpartition(".")[2]: value for key, value in values.items()}
+    session.update(config=option_pairs(named, method))
+
+
+def _reset(method: service.MethodView) -> None:
+    session.forget([_key(method, field) for field in method.fields])
+    session.update(config=())

@@ -1,0 +1,63 @@
+"""The frame around every screen: navigation, address, sidebar, errors."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from influence_core import service
+from pages.components import errors, links, session, sidebar, theme
+from pages.components.html import empty
+
+_FOLDER = theme.ASSETS.parent / "pages" / "screens"
+_SCREENS = {
+    "overview": ("Overview", ":material/dashboard:"),
+    "explain": ("Explain", ":material/search_insights:"),
+    "row": ("Row", ":material/article:"),
+    "methods": ("Methods", ":material/functions:"),
+}
+COMMAND = "python -m influence_core demo digits --out studies/digits"
+
+
+def run() -> None:
+    """Draw the screen that the address asks for, with everything around it."""
+    pages = {
+        name: st.Page(_FOLDER / f"{name}.py", title=title, icon=icon, default=name == "overview", url_path=name)
+        for name, (title, icon) in _SCREENS.items()
+    }
+    chosen = st.navigation(list(pages.values()), position="hidden")  # drawn below, with the view in its links
+    session.restore()
+    wanted = session.take_next_screen()
+    if wanted is not None and pages[wanted] != chosen:
+        st.switch_page(pages[wanted], query_params=session.params())
+    host = st.container(key="links_host")
+    with host:
+        theme.apply_style()
+    with errors.shown():
+        studies = service.studies()
+        if studies:
+            screen = next(name for name, page in pages.items() if page == chosen)
+            _screen(chosen, screen, pages, studies)
+        else:
+            st.html(empty("No studies yet", f"Build one with: {COMMAND}"))
+            st.code(COMMAND, language="bash")
+    with host:
+        view = session.view()
+        links.listen(view.ids[0] if len(view.ids) == 1 and not view.cell else "")
+    session.publish()
+
+
+def _screen(chosen: st.Page, screen: str, pages: dict[str, st.Page], studies: list[service.StudyCard]) -> None:
+    names = [card.name for card in studies]
+    view = session.check_study(names)
+    sidebar.top(studies, pages)
+    # Both lists take longer than the rest of a click, so they are asked for only where there is a name to check.
+    classes = service.overview(view.study).classes if session.names_classes() else ()
+    methods = [method.id for method in service.methods(view.study)] if view.method else []
+    session.check_names(classes, methods)
+    errors.notices(session.problems())
+    session.take_redraw()
+    if said := session.take_said():
+        st.toast(said)
+    with errors.shown():
+        chosen.run()
+    sidebar.below(session.view().study, screen)

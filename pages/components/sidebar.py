@@ -1,0 +1,69 @@
+"""The sidebar: which study, jobs, disk use, help for this screen, what the colours mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from influence_core import service
+from pages.components import errors, jobs, session, theme
+from pages.components.html import element, text
+from pages.components.links import copy_button
+
+LEGEND = (
+    ("▲ proponent", "if-pro-ink", "pushed the model towards the explained label (score above zero)"),
+    ("▼ opponent", "if-opp-ink", "pulled it away (score below zero)"),
+    ("✗", "if-wrong-ink", "the prediction differs from the given label"),
+    ("⚑", "if-noise-ink", "the label was flipped on purpose; the truth is kept aside"),
+)
+
+
+def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> None:
+    """Draw the choice of the study, and the links to the screens."""
+    by_name = {card.name: card for card in studies}
+    with st.sidebar:
+        st.selectbox(
+            "Study",
+            list(by_name),
+            format_func=lambda name: by_name[name].title,
+            key=session.hold_study(),
+            on_change=session.study_picked,
+            label_visibility="collapsed",
+        )
+        with st.container(key="screens", gap=None):
+            for page in pages.values():
+                st.page_link(page, width="stretch")  # the session keeps the view
+
+
+def below(study: str, screen: str) -> None:
+    """Draw jobs, disk use, help and the legend."""
+    with st.sidebar:
+        st.html(element("h4", "Jobs"))
+        jobs.job_list(study)
+        with st.container(horizontal=True, gap="xsmall", key="side_help"):
+            with st.popover("Help", icon=":material/help:", type="tertiary"):
+                st.markdown(theme.help_text(screen))
+            with st.popover("Colours", icon=":material/palette:", type="tertiary"):
+                st.html(legend())
+        st.html(copy_button())
+        with errors.shown():
+            used, cap = service.disk_use(study)
+            st.html(element("p", text(f"Cache {size(used)} of {size(cap)}"), css="if-scale"))
+
+
+def size(n_bytes: int) -> str:
+    """Return a number of bytes as people say it."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.{1 if n_bytes < 10 * scale else 0}f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"
+
+
+def legend() -> str:
+    """Return what the colours and signs mean; every colour has a sign of its own beside it."""
+    lines = (
+        element("div", element("dt", element("span", text(sign), css=css)), element("dd", text(words)))
+        for sign, css, words in LEGEND
+    )
+    return element("dl", *lines, css="if-legend")

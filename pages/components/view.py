@@ -1,0 +1,213 @@
+"""What a person is looking at, as one frozen record, and its two-way translation to the address of the page.
+
+Nothing here touches Streamlit. Everything that comes from an address is text until it is checked; a value that
+cannot be used is replaced by its default and named in one sentence, and the rest of the address is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+SCREENS = ("overview", "explain", "row", "methods")
+STATUSES = ("all", "wrong", "confident-wrong", "right")
+ORDERS = ("confidence", "id", "random")
+SPLITS = ("train", "test", "locked")
+MEASUREMENTS = ("loss", "margin", "probability", "logit")
+MAX_K = 100
+MAX_IDS = 1000
+MAX_TEXT = 200
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything an address restores, apart from the screen, which is its path.
+
+    Attributes:
+        study: Name of the study; empty for the first one.
+        ids: Test rows being explained, as text; several are one query, their mean.
+        cell: The query is every prediction that the filters ``given`` and ``predicted`` leave.
+        method: Id of the method; empty for the study's default.
+        config: Options of the method as ``(name, text)``; the method's own fields give them their types.
+        status, given, predicted, text, order, seed: Filters of the list of predictions.
+        split, row: The row on the screen *Row*, as text.
+    """
+
+    study: str = ""
+    ids: tuple[str, ...] = ()
+    cell: bool = False
+    method: str = ""
+    measurement: str = "loss"
+    target: str = "predicted"
+    k: int = 5
+    status: str = "all"
+    given: str = ""
+    predicted: str = ""
+    text: str = ""
+    order: str = "confidence"
+    seed: int = 0
+    split: str = "train"
+    row: str = ""
+    config: tuple[tuple[str, str], ...] = ()
+
+
+def _text(value: str) -> str:
+    if len(value) > MAX_TEXT or any(ord(letter) < 32 for letter in value):
+        raise ValueError(f"a text of at most {MAX_TEXT} printable characters")
+    return value
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        # int() alone would also take " 5", "5_0" and digits of other scripts, which no address of ours contains.
+        if not (value.isascii() and value.isdigit() and len(value) <= 10 and low <= int(value) <= high):
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _flag(value: str) -> bool:
+    if value not in {"0", "1"}:
+        raise ValueError("0 or 1")
+    return value == "1"
+
+
+# field of View -> (name in the address, reader that raises ValueError(what is needed))
+_SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "study": ("study", _text),
+    "cell": ("cell", _flag),
+    "method": ("method", _text),
+    "measurement": ("measurement", _choice(*MEASUREMENTS)),
+    "target": ("target", _text),
+    "k": ("k", _whole(1, MAX_K)),
+    "status": ("status", _choice(*STATUSES)),
+    "given": ("given", _text),
+    "predicted": ("predicted", _text),
+    "text": ("text", _text),
+    "order": ("order", _choice(*ORDERS)),
+    "seed": ("seed", _whole(0, MAX_SEED)),
+    "split": ("split", _choice(*SPLITS)),
+    "row": ("row", _text),
+}
+_FIELD_OF = {name: field for field, (name, _) in _SINGLE.items()}
+_CONFIG = "c."
+_DEFAULTS = View()
+
+
+def view_from_params(params: Mapping[str, Sequence[str]]) -> tuple[View, tuple[str, ...]]:
+    """Return the view that an address describes, and a sentence for every parameter that cannot be used.
+
+    Args:
+        params: Parameter name -> its values, as they stand in the address.
+
+    Returns:
+        The view, and the problems, in the order of the address.
+    """
+    found: dict[str, Any] = {}
+    config: dict[str, str] = {}
+    problems: list[str] = []
+    for name, values in params.items():
+        last = values[-1] if values else ""
+        try:
+            if name == "id":
+                found["ids"] = _ids(values)
+            elif name in _FIELD_OF:
+                field = _FIELD_OF[name]
+                found[field] = _SINGLE[field][1](last)
+            elif name.startswith(_CONFIG) and name.removeprefix(_CONFIG).isidentifier():
+                config[name.removeprefix(_CONFIG)] = _text(last)
+            else:
+                problems.append(f"The address has a parameter {_short(name)} that does not exist; it is ignored.")
+        except ValueError as problem:
+            default = getattr(_DEFAULTS, _FIELD_OF.get(name, ""), "") or "nothing"
+            problems.append(
+                f"The address says {name[:40]}={_short(last)}, but {problem} is needed; using {default} instead."
+            )
+    return View(**found, config=tuple(sorted(config.items()))), tuple(problems)
+
+
+def _ids(values: Sequence[str]) -> tuple[str, ...]:
+    if len(values) > MAX_IDS:
+        raise ValueError(f"at most {MAX_IDS} row ids")
+    return tuple(dict.fromkeys(_text(value) for value in values if value))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def params_of_view(view: View) -> dict[str, list[str]]:
+    """Return the address parameters of ``view``: only what differs from the defaults, in a fixed order."""
+    params: dict[str, list[str]] = {}
+    for field in fields(view):
+        value, default = getattr(view, field.name), getattr(_DEFAULTS, field.name)
+        if value == default:
+            continue
+        if field.name == "ids":
+            params["id"] = list(value)
+        elif field.name == "config":
+            params |= {_CONFIG + name: [text] for name, text in value}
+        else:
+            params[_SINGLE[field.name][0]] = ["1" if value is True else str(value)]
+    return params
+
+
+def href(screen: str, view: View) -> str:
+    """Return a relative link that restores ``view`` on ``screen`` (relative, so that it holds under any base path)."""
+    path = "./" if screen == "overview" else screen
+    query = urlencode(params_of_view(view), doseq=True)
+    return f"{path}?{query}" if query else path
+
+
+def view_from_href(link: str) -> tuple[str, View, tuple[str, ...]]:
+    """Return ``(screen, view, problems)`` of a link made by :func:`href`; an unknown path means the overview."""
+    parts = urlsplit(link)
+    screen = parts.path.rstrip("/").rpartition("/")[2]
+    params: dict[str, list[str]] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        params.setdefault(name, []).append(value)
+    return (screen if screen in SCREENS else "overview", *view_from_params(params))
+
+
+def checked_view(
+    view: View, studies: Sequence[str], classes: Sequence[str], methods: Sequence[str]
+) -> tuple[View, tuple[str, ...]]:
+    """Return ``view`` with every name that this study does not have replaced by its default, and why.
+
+    Args:
+        view: A view that may name studies, classes or methods that do not exist.
+        studies: Names of all studies; the first is the default.
+        classes: Class names of the chosen study; empty leaves class names unchecked.
+        methods: Ids of its methods; empty leaves the method unchecked.
+
+    Returns:
+        The view to draw, and a sentence for every replaced name.
+    """
+    problems: list[str] = []
+    known = {"study": studies, "given": classes, "predicted": classes, "method": methods}
+    known["target"] = ("true", "predicted", *classes) if classes else ()
+    for name, choices in known.items():
+        value = getattr(view, name)
+        if not value or not choices or value in choices:
+            continue
+        default = studies[0] if name == "study" else getattr(_DEFAULTS, name)
+        shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+        problems.append(
+            f"The address says {name}={_short(value)}, but this {'folder' if name == 'study' else 'study'} has only "
+            f"{shown}; using {default or 'the default'} instead."
+        )
+        view = replace(view, **{name: default})
+    return view, tuple(problems)

@@ -1,0 +1,131 @@
+"""Rows of data in every form they come in."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from influence_core.errors import BadInput
+from influence_core.examples import Batch, Examples, content_hash, moved, taken
+from tests.cases import integers, normal
+
+
+def digest_of(source: Any) -> str:
+    state = hashlib.blake2b()
+    Examples(source).hash_into(state)
+    return state.hexdigest()
+
+
+X, Y = normal(7, 3, seed=1), integers(3, 7, seed=2)
+SOURCES = {
+    "tensors": (X, Y), "arrays": (X.numpy(), Y.numpy()), "dataset": TensorDataset(X, Y),
+    "list of pairs": list(zip(X, Y.tolist(), strict=True)), "a column of plain numbers": (X, Y.tolist()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=list(SOURCES))
+def test_every_source_gives_the_same_batches(source: Any) -> None:
+    rows = Examples(source)
+    assert len(rows) == 7
+    for index in (slice(None), slice(2, 5), torch.tensor([6, 0, 0])):
+        batch = rows.batch(index, "cpu", torch.float64)
+        assert isinstance(batch, Batch)
+        torch.testing.assert_close(batch.inputs, X[index], rtol=0, atol=0)
+        assert batch.targets.tolist() == Y[index].tolist() and batch.targets.dtype == torch.int64
+    assert rows.targets.tolist() == Y.tolist()
+    seen = list(rows.batches(3, "cpu", torch.float32))
+    assert [start for start, _ in seen] == [0, 3, 6]
+    assert [len(batch.targets) for _, batch in seen] == [3, 3, 1]
+    torch.testing.assert_close(torch.cat([batch.inputs for _, batch in seen]), X.float(), rtol=0, atol=0)
+    assert seen[0][1].inputs.dtype == torch.float32
+
+
+def test_mappings_and_tuples_of_inputs() -> None:
+    for inputs in ({"a": X, "b": Y}, (X, Y)):
+        batch = Examples((inputs, Y)).batch(torch.tensor([5, 1]), "cpu", torch.float32)
+        parts = batch.inputs.values() if isinstance(inputs, dict) else batch.inputs
+        assert [part.dtype for part in parts] == [torch.float32, torch.int64]
+        assert [len(part) for part in parts] == [2, 2]
+
+
+def test_arrays_on_disk_are_read_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X.numpy())
+    rows = Examples((np.load(tmp_path / "x.npy", mmap_mode="r"), Y.numpy()))
+    torch.testing.assert_close(rows.batch(slice(None), "cpu", torch.float64).inputs, X, rtol=0, atol=0)
+
+
+class Broken(Dataset):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ((X, Y[:3]), "rows do not match"), (({"a": X, "b": X[:2]}, Y), "rows do not match"), ((X[:0], Y[:0]), "is empty"),
+        ([], "is empty"), (3, "cannot be read"), (iter([1, 2]), "cannot be read"), ((X, {"y": Y}), "targets cannot be used"),
+        ((pd.DataFrame({"a": [1.0, 2.0]}), Y[:2]), "cannot be read"), ((X[:2], pd.Series([0, 1])), "targets cannot be used"),
+        ((X[:2], ["cat", "dog"]), "cannot be read"),
+        ((np.asarray([["a"], ["b"]]), Y[:2]), "cannot be read"),
+    ],
+)  # fmt: skip
+def test_unusable_data_is_named(source: Any, what: str) -> None:
+    with pytest.raises(BadInput) as error:
+        Examples(source, "locked")
+    assert what in error.value.what and "locked" in error.value.what
+
+
+def test_a_dataset_of_single_things_is_named() -> None:
+    with pytest.raises(BadInput, match="not \\(input, target\\) pairs"):
+        Examples(Broken()).batch(slice(None))
+
+
+def test_the_hash_is_that_of_the_content() -> None:
+    hashes = {name: digest_of(source) for name, source in SOURCES.items()}
+    assert len(set(hashes.values())) == 1, hashes
+    for i in range(7):
+        x, y = X.clone(), Y.clone()
+        x[i, i % 3] += 1e-12  # below single precision
+        assert digest_of((x, Y)) != hashes["tensors"]
+        y[i] = (y[i] + 1) % 3
+        assert digest_of((X, y)) != hashes["tensors"]
+    assert digest_of((X.flip(0), Y.flip(0))) != hashes["tensors"]
+    assert digest_of((X[:6], Y[:6])) != hashes["tensors"]
+    assert digest_of((X.reshape(7, 1, 3), Y)) != hashes["tensors"]
+    assert digest_of(({"a": X}, Y)) != digest_of(({"b": X}, Y))
+
+
+def test_the_hash_reads_every_row_of_large_data() -> None:
+    x, y = torch.zeros(9000, 2), torch.zeros(9000)
+    before = digest_of((x, y))
+    for i in (0, 4095, 4096, 8999):
+        changed = x.clone()
+        changed[i, 1] = 1
+        assert digest_of((changed, y)) != before
+
+
+def test_moved_and_taken_go_through_everything() -> None:
+    nested = {"a": X, "b": (Y, X)}
+    single = moved(nested, torch.device("cpu"), torch.float32)
+    assert single["a"].dtype == torch.float32 and single["b"][0].dtype == torch.int64
+    part = taken(Batch(nested, Y), slice(1, 3))
+    assert isinstance(part, Batch) and part.inputs["b"][1].shape == (2, 3)
+
+
+def test_content_hash_tells_texts_and_tensors_apart() -> None:
+    assert content_hash("ab", "c") != content_hash("a", "bc")
+    assert content_hash(torch.zeros(2)) != content_hash(torch.zeros(2, dtype=torch.float64))
+    assert content_hash(torch.zeros(2, 3)) != content_hash(torch.zeros(3, 2))
+    assert content_hash(torch.tensor([True, False])) != content_hash(torch.tensor([True, True]))
+    assert content_hash(torch.arange(6).reshape(2, 3).T) == content_hash(torch.arange(6).reshape(2, 3).T.contiguous())
