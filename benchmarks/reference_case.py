@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Report, in_turn, middle, plain_write, seconds
 from influence_core import Run, Store, Task, attribute, self_influence
+from influence_core.examples import Batch, Examples
 from influence_core.primitives.losses import LOSSES
 from influence_core.primitives.training import new_model, training
-from influence_core.examples import Batch, Examples
 from influence_core.recipe import Recipe
 
 N_TRAIN, N_TEST, BATCH = 4000, 1000, 256

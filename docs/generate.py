@@ -40,7 +40,9 @@ def methods_page() -> str:
 
 def with_table(readme: str) -> str:
     """Return the README with its method table renewed."""
-    return re.sub(r"(<!-- methods -->\n).*?(<!-- /methods -->)", lambda m: m[1] + method_table() + "\n" + m[2], readme, flags=re.S)
+    return re.sub(
+        r"(<!-- methods -->\n).*?(<!-- /methods -->)", lambda m: m[1] + method_table() + "\n" + m[2], readme, flags=re.S
+    )
 
 
 def main() -> None:

@@ -106,9 +106,13 @@ class Attribution:
 
 
 def _top(values: Tensor, k: int) -> Tensor:
-    """Return the columns of the k largest per row, ties by column."""
-    top, index = values.topk(min(k, values.shape[1]), dim=1)
-    # topk leaves the order of ties open: sort by column, then stably by value.
-    by_column = index.sort(dim=1).values
-    order = values.gather(1, by_column).argsort(dim=1, descending=True, stable=True)
-    return by_column.gather(1, order)
+    """Return the columns of the k largest per row, ties by column.
+
+    ``topk`` picks any of the columns that tie for the last place, so only its k-th value is used.
+    """
+    last = values.topk(min(k, values.shape[1]), dim=1).values[:, -1]
+    rows = []
+    for row, limit in zip(values, last, strict=True):
+        candidates = (row >= limit).nonzero()[:, 0]
+        rows.append(candidates[row[candidates].argsort(descending=True, stable=True)][:k])
+    return torch.stack(rows)

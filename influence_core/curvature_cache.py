@@ -129,7 +129,7 @@ class Curvature:
         return self.task.loss
 
     def _check_symmetric(self) -> None:
-        """Refuse wrong second derivatives: no operator's are promised, and those of ``torch._weight_norm`` were wrong."""
+        """Refuse wrong second derivatives: torch 2.13 has some, those of ``torch._weight_norm`` for one."""
         few = self.task.split("train").batch(slice(0, 8), self.run.device, self.dtype)
         probes = torch.randn(2, self.plan.n_attributed, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
         probes = probes.to(self.run.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,7 +69,9 @@ class Examples:
         self.name = name
         self._dataset: Dataset | None = None
         if isinstance(source, tuple) and len(source) == 2:
-            self._inputs, targets = _as_tensors(source[0]), _as_tensors(source[1])
+            self._inputs, targets = _as_tensors(source[0], name), source[1]
+            if isinstance(targets, (np.ndarray, list, tuple)):
+                targets = _as_tensors(targets, name)
             if not isinstance(targets, Tensor):
                 raise BadInput(
                     f"The {name} targets cannot be used",
@@ -103,21 +106,24 @@ class Examples:
         self, index: slice | Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Batch:
         """Return rows, by slice or positions ``[n]``, on a device and in a precision."""
+        rows = self._rows(index)
         device = torch.device(device)
+        return Batch(moved(rows.inputs, device, dtype), moved(rows.targets, device, dtype))
+
+    def _rows(self, index: slice | Tensor) -> Batch:
+        """Return rows as they were given."""
         if self._dataset is None:
             assert self._targets is not None
-            rows = Batch(taken(self._inputs, index), self._targets[index])
-        else:
-            positions = range(*index.indices(self._length)) if isinstance(index, slice) else index.tolist()
-            items = [self._dataset[i] for i in positions]
-            if items and not (isinstance(items[0], (tuple, list)) and len(items[0]) == 2):
-                raise BadInput(
-                    f"The {self.name} data cannot be read",
-                    "Its items are not (input, target) pairs.",
-                    "Return two things from the Dataset's __getitem__.",
-                )
-            rows = Batch(*default_collate([tuple(item) for item in items]))
-        return Batch(moved(rows.inputs, device, dtype), moved(rows.targets, device, dtype))
+            return Batch(taken(self._inputs, index), self._targets[index])
+        positions = range(*index.indices(self._length)) if isinstance(index, slice) else index.tolist()
+        items = [self._dataset[i] for i in positions]
+        if items and not (isinstance(items[0], (tuple, list)) and len(items[0]) == 2):
+            raise BadInput(
+                f"The {self.name} data cannot be read",
+                "Its items are not (input, target) pairs.",
+                "Return two things from the Dataset's __getitem__.",
+            )
+        return Batch(*default_collate([tuple(item) for item in items]))
 
     def batches(self, size: int, device: torch.device | str, dtype: torch.dtype) -> Iterator[tuple[int, Batch]]:
         """Yield ``(first row, batch)`` over all rows in order."""
@@ -134,21 +140,34 @@ class Examples:
 
     def hash_into(self, state: Any) -> None:
         """Feed every row, in full, to a ``hashlib`` state."""
-        for _, batch in self.batches(4096, "cpu", torch.float32):
+        for start in range(0, self._length, 4096):
+            batch = self._rows(slice(start, min(start + 4096, self._length)))
             hash_tensors(batch.inputs, state)
             hash_tensors(batch.targets, state)
 
 
-def _as_tensors(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
+def _as_tensors(value: Any, split: str) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        with warnings.catch_warnings():
+            # Data mapped read-only from the disk: nothing here ever writes to it.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(value)
     if isinstance(value, Mapping):
-        return {name: _as_tensors(item) for name, item in value.items()}
-    if isinstance(value, (tuple, list)) and value and not isinstance(value[0], (int, float, str)):
-        return tuple(_as_tensors(item) for item in value)
+        return {name: _as_tensors(item, split) for name, item in value.items()}
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], (Tensor, np.ndarray, Mapping, tuple, list)):
+        return tuple(_as_tensors(item, split) for item in value)
     if isinstance(value, (tuple, list)):
-        return torch.tensor(value)
-    return value
+        try:
+            return torch.tensor(value)
+        except (TypeError, ValueError):
+            pass  # named below, with everything else that is not made of numbers
+    raise BadInput(
+        f"The {split} data cannot be read",
+        f"A {type(value).__name__} is not a tensor or an array of numbers.",
+        "Turn texts and tables into tensors first.",
+    )
 
 
 def hash_tensors(value: Any, state: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -123,8 +124,22 @@ def source_hash(function: Callable[..., Any]) -> str:
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     keywords = getattr(function, "__kwdefaults__", None) or {}
     values = [*cells, *(getattr(function, "__defaults__", None) or ()), *keywords.values()]
-    # A long tensor's repr leaves out its middle, so tensors count by content.
-    return content_hash(source, *(value if isinstance(value, Tensor) else repr(value) for value in values))
+    return content_hash(source, *(_content(value) for value in [*values, getattr(function, "__self__", None)]))
+
+
+def _content(value: Any) -> Any:
+    """Return a value as ``content_hash`` takes it; a long tensor's repr leaves out its middle, so it counts in full."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return torch.as_tensor(value)
+    if isinstance(value, torch.nn.Module):
+        return content_hash(repr(value), *(part for pair in value.state_dict().items() for part in pair))
+    if isinstance(value, Mapping):
+        return content_hash(*(_content(part) for pair in value.items() for part in pair))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return content_hash(type(value).__name__, *(_content(part) for part in value))
+    if hasattr(value, "__dict__") and not callable(value):
+        return content_hash(type(value).__qualname__, _content(vars(value)))
+    return repr(value)
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,8 @@ class Rows:
 
     def __post_init__(self) -> None:
         """Check the words and make the ids a tuple."""
-        object.__setattr__(self, "ids", tuple(self.ids))
+        plain = (value.item() if isinstance(value, (np.generic, Tensor)) else value for value in self.ids)
+        object.__setattr__(self, "ids", tuple(plain))
         if self.split not in ("train", "test", "locked"):
             raise BadInput("Unknown split", f"split is {self.split!r}.", "Use 'train', 'test' or 'locked'.")
         if self.reduce not in (None, "mean"):

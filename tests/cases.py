@@ -485,7 +485,9 @@ def _convex_parts() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], dict[
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight.T + bias, y) + WEIGHT_DECAY / 2 * (weight.square().sum() + bias.square().sum())
+        loss = F.cross_entropy(x @ weight.T + bias, y) + WEIGHT_DECAY / 2 * (
+            weight.square().sum() + bias.square().sum()
+        )
         loss.backward()
         return loss
 

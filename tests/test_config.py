@@ -102,7 +102,9 @@ def test_keys_tell_options_classes_and_versions_apart() -> None:
 def test_digest_is_the_same_in_every_process_and_order() -> None:
     value = {"b": [1, 2.5, None, "ü"], "a": {"y": 1, "x": True}}
     assert digest(value) == digest({"a": {"x": True, "y": 1}, "b": [1, 2.5, None, "ü"]})
-    code = "from influence_core.config import digest; print(digest({'b': [1, 2.5, None, 'ü'], 'a': {'y': 1, 'x': True}}))"
+    code = (
+        "from influence_core.config import digest; print(digest({'b': [1, 2.5, None, 'ü'], 'a': {'y': 1, 'x': True}}))"
+    )
     for seed in ("1", "2"):
         told = subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ".", "PYTHONUTF8": "1"},
@@ -111,7 +113,9 @@ def test_digest_is_the_same_in_every_process_and_order() -> None:
         assert told.stdout.strip() == digest(value)
 
 
-@pytest.mark.parametrize(("a", "b"), [([1], ["1"]), ([1, [2]], [[1], 2]), ("a", ["a"]), (None, "null"), (1.0, 1.5), ({}, [])])
+@pytest.mark.parametrize(
+    ("a", "b"), [([1], ["1"]), ([1, [2]], [[1], 2]), ("a", ["a"]), (None, "null"), (1.0, 1.5), ({}, [])]
+)
 def test_digest_tells_values_apart(a: object, b: object) -> None:
     assert digest(a) != digest(b)
 

@@ -68,7 +68,9 @@ def test_loss_of_a_regression_is_measured_and_nothing_else() -> None:
 
 
 def test_a_function_is_negated() -> None:
-    value = Measurement(lambda model, batch: batch.inputs.sum(1)).scalar(CE)(None, Batch(torch.ones(2, 3), torch.zeros(2)))
+    value = Measurement(lambda model, batch: batch.inputs.sum(1)).scalar(CE)(
+        None, Batch(torch.ones(2, 3), torch.zeros(2))
+    )
     assert value.tolist() == [-3.0, -3.0]
 
 
@@ -152,7 +154,9 @@ def test_a_method_is_told_apart_by_its_object() -> None:
     assert source_hash(Scaled(1.0).measured) == source_hash(Scaled(1.0).measured)
 
 
-@pytest.mark.parametrize("function", [eval("lambda model, batch: model(batch.inputs)"), partial(first, power=3), F.relu.__call__, max])
+@pytest.mark.parametrize(
+    "function", [eval("lambda model, batch: model(batch.inputs)"), partial(first, power=3), F.relu.__call__, max]
+)
 def test_a_function_without_a_source_is_refused(function: Any) -> None:
     with pytest.raises(BadInput, match="cannot be told from another"):
         Measurement(function).identity()

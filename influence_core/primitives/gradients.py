@@ -322,9 +322,6 @@ def _looped_gradients(model: nn.Module, scalar: Scalar, batch: Batch, leaves: li
     return Dense(torch.stack(rows))
 
 
-# -- the public function ----------------------------------------------------------------------------------------------
-
-
 def per_example_gradients(model: nn.Module, scalar: Scalar, batch: Batch, plan: GradientPlan) -> list[Side]:
     """Return the gradient of every row of a batch, one side per layer of the plan.
 

@@ -42,7 +42,7 @@ def job(study: str, job_id: int) -> JobView | None:
     return None if known is None else _view(known)
 
 
-def jobs(study: str) -> list[JobView]:
+def listed_jobs(study: str) -> list[JobView]:
     """Return the active jobs and the last finished ones, newest first."""
     every = _jobs(study).list()
     if any(item.is_active for item in every):

@@ -33,10 +33,14 @@ SIDES = {
 }
 
 
-def pick_list(rows: Sequence[service.Datum], link: Link) -> str:
-    """Return the list of predictions on the left of Explain; the links component marks the current one."""
+def pick_list(rows: Sequence[service.Datum], link: Link, mark_first: bool = False) -> str:
+    """Return the list of predictions on the left of Explain.
+
+    The links component marks the current one, so that a click changes nothing here. It cannot know the one that is
+    explained when nothing is chosen yet: that is the first, marked by ``mark_first``.
+    """
     items = []
-    for datum in rows:
+    for place, datum in enumerate(rows):
         wrong = datum.given != datum.predicted
         labels = element("b", text(datum.predicted))
         if wrong:
@@ -53,6 +57,7 @@ def pick_list(rows: Sequence[service.Datum], link: Link) -> str:
                 href=link(datum),
                 data_go="1",
                 data_pick=str(datum.row_id),
+                **({"aria_current": "true"} if mark_first and place == 0 else {}),
                 aria_label=words,
             )
         )

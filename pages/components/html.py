@@ -31,11 +31,16 @@ def element(tag: str, *inside: str, css: str = "", **attributes: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number with ``digits`` significant digits and a true minus sign."""
+    """Return a number with at least ``digits`` significant digits and a true minus sign."""
     if not math.isfinite(value):
         return "–"
-    plain = 1e-4 <= abs(value) < 1e5 or value == 0
-    shown = (f"{value:#,.{digits}g}" if plain else f"{value:.{digits - 1}e}").removesuffix(".")
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 1e-4:
+        shown = f"{value:.{digits - 1}e}"
+    elif size >= 10 ** (digits - 1):
+        shown = f"{value:,.0f}"
+    else:
+        shown = f"{value:#.{digits}g}".removesuffix(".")
     return shown.replace("-", "−", 1) if value < 0 else shown
 
 

@@ -37,7 +37,7 @@ def fit_panel(study: str, needed: service.FitNeeded, request: service.ExplainReq
             st.fragment(_watch, run_every=poll)(study, job.id, needed.method_title, [0])
         else:
             st.html(offer(needed, job))
-            label = "Start" if job is None or job.state == "cancelled" else "Retry"
+            label = "Retry" if job is not None and job.state == "failed" else "Start"
             if job is not None and job.is_active:
                 st.button("Wait for it", key="fit_wait", type="primary", on_click=session.come_back, args=(job.id,))
             else:
@@ -114,14 +114,14 @@ def _cancel(study: str, job_id: int) -> None:
 
 def job_list(study: str) -> None:
     """Draw the study's jobs in the sidebar; polls only while one is active."""
-    active = tuple(job.id for job in service.jobs(study) if job.is_active)
+    active = tuple(job.id for job in service.listed_jobs(study) if job.is_active)
     st.fragment(_listed, run_every=POLL_SECONDS if active else None)(study, active, [0])
 
 
 def _listed(study: str, active: tuple[int, ...], ticks: list[int]) -> None:
     ticks[0] += 1
     with errors.shown():
-        jobs = service.jobs(study)
+        jobs = service.listed_jobs(study)
         ended = any(job.id in active and not job.is_active for job in jobs)
         if ticks[0] > 1 and (ended or session.take_redraw()):
             st.rerun()

@@ -20,6 +20,7 @@ export default function (component) {
   const here = (window.__influence ||= {});
   here.go = (link) => setTriggerValue("go", link);
   here.mark = (id) => {
+    if (id === null) return; // the list marks its first row itself
     let moved = false;
     for (const a of document.querySelectorAll("a[data-pick]")) {
       const on = a.dataset.pick === id;
@@ -39,7 +40,7 @@ export default function (component) {
     requestAnimationFrame(() => {
       due = false;
       here.mark(here.current);
-      if (here.focus && document.activeElement === document.body) {
+      if (performance.now() < here.until && document.activeElement === document.body) {
         const back = [...document.querySelectorAll("a[data-go]")].find((a) => a.getAttribute("href") === here.focus);
         if (back) back.focus({ preventScroll: true });
       }
@@ -52,6 +53,7 @@ export default function (component) {
     if (!a || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     here.focus = a.getAttribute("href");
+    here.until = performance.now() + 3000; // a later loss of focus is not ours to mend
     if (a.dataset.pick !== undefined) { here.current = a.dataset.pick; here.mark(here.current); }
     here.go(a.getAttribute("href"));
   });
@@ -79,11 +81,11 @@ export default function (component) {
 """
 
 
-def listen(current: str) -> None:
-    """Mount the component (once per run, from ``app.py``).
+def listen(current: str | None) -> None:
+    """Mount the component: once per run, and early, because a click before it listens loads the page anew.
 
     Args:
-        current: Id of the prediction to mark in the list; empty for none.
+        current: Id of the prediction to mark in the list; empty for none, None to leave the marks as they are.
     """
     component = v2.component("influence_links", js=_SCRIPT)
     component(key=session.LINKS, data={"current": current}, on_go_change=session.follow_link)

@@ -107,6 +107,14 @@ def study_picked() -> None:
     update(**vars(View(study=st.session_state[_STUDY], k=view().k)))
 
 
+def marked() -> str | None:
+    """Return the id of the prediction to mark in the list: empty for a set of rows, None if none is chosen yet."""
+    now = view()
+    if now.cell or len(now.ids) > 1:
+        return ""
+    return now.ids[0] if now.ids else None
+
+
 def go(screen: str, **changes: Any) -> None:
     """Change the view and open ``screen`` (for callbacks of buttons)."""
     update(**changes)

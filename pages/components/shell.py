@@ -9,7 +9,7 @@ from pages.components import errors, links, session, sidebar, theme
 from pages.components.html import empty
 
 _FOLDER = theme.ASSETS.parent / "pages" / "screens"
-_SCREENS = {
+TITLES = {
     "overview": ("Overview", ":material/dashboard:"),
     "explain": ("Explain", ":material/search_insights:"),
     "row": ("Row", ":material/article:"),
@@ -22,16 +22,16 @@ def run() -> None:
     """Draw the screen that the address asks for, with everything around it."""
     pages = {
         name: st.Page(_FOLDER / f"{name}.py", title=title, icon=icon, default=name == "overview", url_path=name)
-        for name, (title, icon) in _SCREENS.items()
+        for name, (title, icon) in TITLES.items()
     }
     chosen = st.navigation(list(pages.values()), position="hidden")  # drawn below, with the view in its links
     session.restore()
     wanted = session.take_next_screen()
     if wanted is not None and pages[wanted] != chosen:
         st.switch_page(pages[wanted], query_params=session.params())
-    host = st.container(key="links_host")
-    with host:
+    with st.container(key="links_host"):
         theme.apply_style()
+        links.listen(session.marked())
     with errors.shown():
         studies = service.studies()
         if studies:
@@ -40,9 +40,6 @@ def run() -> None:
         else:
             st.html(empty("No studies yet", f"Build one with: {COMMAND}"))
             st.code(COMMAND, language="bash")
-    with host:
-        view = session.view()
-        links.listen(view.ids[0] if len(view.ids) == 1 and not view.cell else "")
     session.publish()
 
 

@@ -16,7 +16,11 @@ from pages.components.view import MAX_IDS, View
 def prediction_list(listing: service.PredictionList, view: View) -> None:
     """Draw the list of predictions and, for a confusion cell, the button that explains it as a whole."""
     shown = len(listing.rows)
-    count = f"{listing.total:,} prediction{'s' * (listing.total != 1)}" if shown == listing.total else f"first {shown} of {listing.total:,}"
+    count = (
+        f"{listing.total:,} prediction{'s' * (listing.total != 1)}"
+        if shown == listing.total
+        else f"first {shown} of {listing.total:,}"
+    )
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="list_head"):
         st.html(element("p", text(count), css="if-scale"))
         if (view.given or view.predicted) and listing.total > 1:
@@ -27,7 +31,7 @@ def prediction_list(listing: service.PredictionList, view: View) -> None:
             )  # fmt: skip
     with st.container(height=480, border=False, key="picks"):
         if listing.rows:
-            st.html(cards.pick_list(listing.rows, _pick))
+            st.html(cards.pick_list(listing.rows, _pick, mark_first=not view.ids and not view.cell))
         else:
             st.html(empty("No prediction matches", "Loosen a filter, or clear the search."))
             st.button("Clear the filters", key="clear_filters", on_click=session.update, kwargs=_CLEAR)

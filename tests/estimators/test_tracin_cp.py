@@ -146,6 +146,7 @@ class Summed(nn.CrossEntropyLoss):
 
 def captum_parts(task: Task) -> dict[str, Any]:
     assert task.learning_rates is not None
+
     def load(model: nn.Module, checkpoint: tuple[dict[str, Tensor], float]) -> float:
         model.load_state_dict(checkpoint[0])
         return checkpoint[1]

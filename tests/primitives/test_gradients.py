@@ -268,7 +268,9 @@ def test_a_layer_without_parameters_is_refused() -> None:
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
 def test_batch_norm_in_batch_mode_is_refused_and_instance_norm_is_not(norm: Any) -> None:
-    net = nn.Sequential(nn.Conv2d(2, 4, 3), norm(4, affine=True, track_running_stats=False), nn.Flatten(), nn.Linear(64, 3))
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), norm(4, affine=True, track_running_stats=False), nn.Flatten(), nn.Linear(64, 3)
+    )
     model = net.double().eval()
     batch = Batch(*images(5, 1))
     if norm is nn.InstanceNorm2d:
@@ -280,7 +282,9 @@ def test_batch_norm_in_batch_mode_is_refused_and_instance_norm_is_not(norm: Any)
 
 def test_batch_norm_1d_in_batch_mode_is_refused_in_words() -> None:
     """PyTorch raises a ValueError of its own on one row."""
-    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double().eval()
+    model = (
+        nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double().eval()
+    )
     with pytest.raises(BadInput, match="Rows depend on each other"):
         planned_gradients(model, CROSS_ENTROPY, Batch(*vectors(5, 1)))
 

@@ -40,7 +40,7 @@ class FakeService:
     fail_fit: bool = False
     broken: str = ""
     lonely: bool = False
-    job_list: list[tuple[views.JobView, float, str]] = field(default_factory=list)
+    queue: list[tuple[views.JobView, float, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -264,7 +264,7 @@ class FakeService:
 
     def _fit_needed(self, request: views.ExplainRequest, title: str) -> views.FitNeeded:
         key = f"{request.method}-{sorted(request.config.items())}"
-        jobs = [self._now(*entry[:2]) for entry in self.job_list if entry[0].key == key]
+        jobs = [self._now(*entry[:2]) for entry in self.queue if entry[0].key == key]
         return views.FitNeeded(
             method=request.method,
             method_title=title,
@@ -301,32 +301,32 @@ class FakeService:
             next(self._numbers), key, f"Fit {FAMILIES[request.method][0]}", "queued", "waiting", 0.0, None,
             self.fit_seconds, "", True,
         )  # fmt: skip
-        self.job_list.insert(0, (job, time.monotonic(), client))
+        self.queue.insert(0, (job, time.monotonic(), client))
         return job
 
     def job(self, study: str, job_id: int) -> views.JobView | None:
         """Return one job as it is now."""
-        return next((job for job in self.jobs(study) if job.id == job_id), None)
+        return next((job for job in self.listed_jobs(study) if job.id == job_id), None)
 
-    def jobs(self, study: str) -> list[views.JobView]:
+    def listed_jobs(self, study: str) -> list[views.JobView]:
         """Return all jobs, newest first."""
-        self.job_list = [(self._now(job, started), started, client) for job, started, client in self.job_list]
-        return [job for job, _, _ in self.job_list]
+        self.queue = [(self._now(job, started), started, client) for job, started, client in self.queue]
+        return [job for job, _, _ in self.queue]
 
     def touch_job(self, study: str, job_id: int, client: str) -> None:
         """Note that a client still waits."""
 
     def cancel_job(self, study: str, job_id: int, client: str) -> str:
         """Cancel a job; one started by another client is only left."""
-        for n, (job, started, owner) in enumerate(self.job_list):
+        for n, (job, started, owner) in enumerate(self.queue):
             if job.id == job_id and owner == client:
-                self.job_list[n] = (replace(job, state="cancelled", is_active=False), started, owner)
+                self.queue[n] = (replace(job, state="cancelled", is_active=False), started, owner)
                 return "cancelled"
         return "detached"
 
     def dismiss_job(self, study: str, job_id: int) -> None:
         """Forget a finished job."""
-        self.job_list = [entry for entry in self.job_list if entry[0].id != job_id]
+        self.queue = [entry for entry in self.queue if entry[0].id != job_id]
 
     def row_card(self, study: str, split: str, row_id: Any, method: str) -> views.RowCard:
         """Return a row's own page."""
@@ -371,7 +371,7 @@ class FakeService:
 
 
 FUNCTIONS = (
-    "studies overview predictions methods default_method query input_attribution explain start_fit job jobs touch_job "
+    "studies overview predictions methods default_method query input_attribution explain start_fit job listed_jobs touch_job "
     "cancel_job dismiss_job row_card export_scores disk_use"
 ).split()
 
