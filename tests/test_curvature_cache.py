@@ -1,4 +1,4 @@
-"""The stored curvature: two factorisations, resumed after a cancel, shared by all dampings, refused where it is wrong."""
+"""The stored curvature: two factorisations, resumed after a cancel, one for all dampings, refused where it is wrong."""
 
 from __future__ import annotations
 

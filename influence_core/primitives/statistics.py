@@ -14,7 +14,9 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     share, z2 = successes / trials, _Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
@@ -26,9 +28,12 @@ def mean_ranks(values: np.ndarray) -> np.ndarray:
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Return the correlation; NaN if one side is constant."""
+    if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    # Scaled first: squares of very large or very small numbers leave the range of floats.
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
     a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else float("nan")
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -14,16 +14,16 @@ from tests.e2e.conftest import AppServer
 PATIENT = 60_000  # ms: a first fit on a busy machine
 
 
-def proponents(page: Page) -> list[str]:
-    """Return the accessible names of the proponent cards, waiting until there are some."""
+def proponents(page: Page, patience: int = PATIENT) -> list[str]:
+    """Return the accessible names of the proponent cards, waiting (ms) until there are some."""
     cards = page.locator(".st-key-evidence a[aria-label^='Proponent']")
-    expect(cards.first).to_be_visible(timeout=PATIENT)
+    expect(cards.first).to_be_visible(timeout=patience)
     return [str(card.get_attribute("aria-label")) for card in cards.all()]
 
 
 def choose_method(page: Page, name: str) -> None:
     """Pick a method in the menu above the cards by the beginning of its name."""
-    page.locator(".st-key-w-method").get_by_role("combobox").click()
+    page.locator("[class*='st-key-w-method']").get_by_role("combobox").click()
     page.get_by_role("option", name=re.compile(f"^{name}")).first.click()
 
 
@@ -78,11 +78,12 @@ def test_a_job_survives_a_reload_and_a_second_browser_sees_it(
 
     shutil.copytree(demo_studies / "digits", tmp_path / "digits")
     server = start_server(tmp_path)
-    rows = "%2C".join(["loo"])
-    page.goto(f"{server.url}/explain?study=digits&status=wrong&method={rows}")
-    start = page.get_by_role("button", name=re.compile("start|compute", re.IGNORECASE)).first
-    start.click(timeout=PATIENT)
+    page.goto(f"{server.url}/explain?study=digits&status=wrong&method=loo")
+    start = page.get_by_role("button", name=re.compile("^start", re.IGNORECASE)).first
     bar = page.locator("[role='progressbar']").first
+    expect(start.or_(bar).first).to_be_visible(timeout=PATIENT)
+    if start.is_visible():  # a fit that is cheap on this machine starts by itself
+        start.click()
     expect(bar).to_be_visible(timeout=PATIENT)
     page.reload()
     expect(page.locator("[role='progressbar']").first).to_be_visible(timeout=PATIENT)
@@ -92,7 +93,7 @@ def test_a_job_survives_a_reload_and_a_second_browser_sees_it(
         expect(other.locator("[role='progressbar']").first).to_be_visible(timeout=PATIENT)
     finally:
         other.close()
-    proponents(page)
+    proponents(page, patience=200_000)
 
 
 def test_bad_addresses_say_what_is_wrong_and_never_show_a_trace(page: Page, server: AppServer) -> None:
@@ -121,7 +122,10 @@ def test_a_cell_of_the_confusion_matrix_is_one_query(page: Page, server: AppServ
     cells.nth(counts.index(max(counts))).click()
     expect(page).to_have_url(re.compile(r"given=.*predicted="), timeout=PATIENT)
     expect(page.locator("a[data-pick]")).to_have_count(max(counts), timeout=PATIENT)
-    page.get_by_role("button", name=re.compile("cell", re.IGNORECASE)).first.click()
+    whole = page.locator(".st-key-whole_cell button").first
+    expect(whole).to_be_visible(timeout=PATIENT)
+    if "Explain whole" in whole.inner_text():  # a click on the matrix may have asked for the whole cell already
+        whole.click()
     expect(page.locator(".st-key-heading")).to_contain_text(f"{max(counts)} test rows", timeout=PATIENT)
     assert proponents(page)
 

@@ -371,8 +371,8 @@ class FakeService:
 
 
 FUNCTIONS = (
-    "studies overview predictions methods default_method query input_attribution explain start_fit job listed_jobs touch_job "
-    "cancel_job dismiss_job row_card export_scores disk_use"
+    "studies overview predictions methods default_method query input_attribution explain start_fit job "
+    "listed_jobs touch_job cancel_job dismiss_job row_card export_scores disk_use"
 ).split()
 
 

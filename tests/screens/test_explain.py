@@ -32,6 +32,7 @@ def test_evidence_is_on_screen_without_a_click(opened: Opener) -> None:
     assert len(pro) == len(opp) == 5
     assert pro == sorted(pro, reverse=True) and min(pro) > 0
     assert opp == sorted(opp) and max(opp) < 0
+    assert 'data-pick="379"' in markup(app) and markup(app).count('aria-current="true"') == 1
     assert app.query_params["id"] == "379"  # the first of the list, so that the address restores it
 
 
