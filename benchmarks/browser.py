@@ -58,7 +58,7 @@ def run(report: Report) -> None:
         return
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         folder = Path(work)
-        build_demo("digits", folder / "studies")
+        build_demo("digits", folder / "studies" / "digits")
         server = AppServer(folder / "studies", folder / "log")
         server.start()
         browser = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGUMENTS)

@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         studies = Path(work) / "studies"
         for name in DEMOS:
-            build_demo(name, studies)
+            build_demo(name, studies / name)
         server = AppServer(studies, Path(work) / "log")
         server.start()
         browser = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGUMENTS)
