@@ -152,7 +152,12 @@ def plain_column(title: str, note: str, rows: Sequence[service.RankedRow], side:
     symbol = f"{SIDES[side][0]} " if side in SIDES else ""
     heading = element("h3", element("span", symbol + text(title), css=ink or "if-plain"))
     return element(
-        "section", heading, element("p", text(note), css="if-scale"), body, css="if-column", aria_label=title
+        "section",
+        heading,
+        element("p", text(note), css="if-scale"),
+        body,
+        css=f"if-column if-{side}-column",
+        aria_label=title,
     )
 
 

@@ -101,7 +101,7 @@ class FakeService:
             accuracy[split] = views.Interval(share, max(0.0, share - 0.02), min(1.0, share + 0.02), n)
         return views.Overview(
             study=m.card,
-            description="Scanned digits from 0 to 9, eight by eight pixels.",
+            description=f"{m.card.title}, for the tests of the screens.",
             model="Logistic regression",
             n_params=650,
             n_checkpoints=5,
