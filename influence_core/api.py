@@ -26,7 +26,7 @@ def list_estimators() -> list[str]:
 
 
 def attribute(
-    task: Task | Study, method: str | Config, test: Rows | Iterable[Any], *,
+    task: Task | Study, method: str | Config, test: Rows | Iterable[Any] | int | str, *,
     config: Mapping[str, Any] | None = None, measurement: Measurement | None = None, run: Run | None = None,
 ) -> Attribution:  # fmt: skip
     """Score every training row for every query row.
@@ -34,7 +34,7 @@ def attribute(
     Args:
         task: A ``Task`` or a ``Study``.
         method: An id of ``list_estimators()``, an alias, or a Config of a method.
-        test: Row ids of the test split, or ``Rows``.
+        test: Row ids of the test split, one of them, or ``Rows``.
         config: Options over the method's defaults.
         measurement: What is explained; default minus the loss at the row's own label.
         run: Device, precision, store, progress.
@@ -48,7 +48,7 @@ def attribute(
     task, run = _resolved(task, run)
     estimator = registry.made(method, config, task)
     measurement = measurement or default_measurement(estimator)
-    rows = test if isinstance(test, Rows) else Rows("test", tuple(test))
+    rows = _rows(test)
     fitted = fit(task, estimator, run)
     scores = fitted.scores(rows, measurement)
     ids = rows.ids if rows.reduce is None else (f"mean of {len(rows.ids)} rows",)
@@ -56,6 +56,12 @@ def attribute(
         scores, ids, task.ids("train"), estimator.named.name, estimator.config.to_json(),
         {"kind": measurement.name, "target": measurement.target}, estimator.named.units, fitted.share, fitted.notes,
     )  # fmt: skip
+
+
+def _rows(test: Rows | Iterable[Any] | int | str) -> Rows:
+    if isinstance(test, Rows):
+        return test
+    return Rows("test", tuple(test) if isinstance(test, Iterable) and not isinstance(test, str) else (test,))
 
 
 def self_influence(

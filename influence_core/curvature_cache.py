@@ -57,7 +57,7 @@ class Curvature:
             self._check_symmetric()
 
     def products(self, vectors: Tensor, run: Run | None = None) -> Tensor:
-        """Return ``C v`` for rows v ``[k, P]``, a pass over the training rows that ``run`` can cancel between batches."""
+        """Return ``C v`` for rows v ``[k, P]``: a pass over the training rows, cancelled by ``run`` between batches."""
         total = torch.zeros_like(vectors)
         for _, batch in self._batches():
             (run or self.run).check_cancelled()

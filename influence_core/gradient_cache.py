@@ -7,6 +7,7 @@ gradients do not vanish.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,6 +65,7 @@ class TrainGradients:
         first = task.split("train").batch(slice(0, 3), run.device, run.dtype)
         self.plan: GradientPlan = planned_gradients(self.model, task.loss, first, spec.layers)
         self._projection: GaussianProjection | None = None
+        self._alone = threading.Lock()
         inputs = {
             "kind": "train gradients", "version": VERSION, "task": task.fingerprint,
             "checkpoint": task.checkpoint_hash(spec.checkpoint),
@@ -73,13 +75,16 @@ class TrainGradients:
         }  # fmt: skip
         self.artifact = run.artifacts.obtain(digest(inputs), inputs, self._produce, run.waiting)
         self._sides, self._scales = self._opened()
+        # Opened now: an artifact may be evicted, while what is mapped stays.
+        self._norms = torch.stack([self.artifact.tensor(f"{i}.norms") for i in range(self.n_layers)])
 
     # -- computing ------------------------------------------------------------------------------------------------
 
     def query(self, batch: Batch, scalar: Scalar) -> list[Side]:
         """Return the gradients of any rows, one side per stored layer, in this run's precision."""
-        sides = per_example_gradients(self.model, scalar, batch, self.plan)
-        return [self.projection(sides)] if self.spec.projection else sides
+        with self._alone:  # hooks and replaced parameters belong to one caller at a time
+            sides = per_example_gradients(self.model, scalar, batch, self.plan)
+            return [self.projection(sides)] if self.spec.projection else sides
 
     @property
     def projection(self) -> Callable[[list[Side]], Side]:
@@ -195,7 +200,7 @@ class TrainGradients:
 
     def squared_norms(self) -> Tensor:
         """Return ``|g_i|^2`` by layer, ``[n_layers, n_train]``, as computed when the gradients were."""
-        return torch.stack([self.artifact.tensor(f"{i}.norms") for i in range(self.n_layers)]).to(self.run.device)
+        return self._norms.to(self.run.device)
 
 
 # -- forms on disk ----------------------------------------------------------------------------------------------------

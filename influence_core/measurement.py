@@ -142,6 +142,34 @@ def _content(value: Any) -> Any:
     return repr(value)
 
 
+def module_identity(module: torch.nn.Module) -> list[Any]:
+    """Return JSON of what a module computes with its weights: its parts' sources, options and hidden tensors."""
+    sources = sorted({_class_source(type(part)) for part in module.modules()})
+    return [repr(module), sources, {name: _options(part) for name, part in module.named_modules()}]
+
+
+def _options(part: torch.nn.Module) -> dict[str, str]:
+    """Return the plain attributes that ``repr`` leaves out, and the buffers that a state dict does."""
+    hidden = {name: part._buffers[name] for name in part._non_persistent_buffers_set}
+    plain = {name: value for name, value in vars(part).items() if not name.startswith("_") and name != "training"}
+    values = {name: value for name, value in {**plain, **hidden}.items() if value is not None}
+    told = {
+        name: content_hash(torch.as_tensor(value)) if isinstance(value, (Tensor, np.ndarray)) else repr(value)
+        for name, value in values.items()
+    }
+    # What is shown by its address is another text in every process.
+    return {name: text for name, text in sorted(told.items()) if " at 0x" not in text}
+
+
+def _class_source(cls: type) -> str:
+    if cls.__module__.startswith("torch."):
+        return cls.__qualname__
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+
 @dataclass(frozen=True)
 class Rows:
     """A query: rows of a split by id; with ``reduce="mean"`` all of them as one query (a cell, a slice)."""

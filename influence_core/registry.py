@@ -108,9 +108,15 @@ def made(method: str | Config, options: Mapping[str, Any] | None = None, task: T
         BadInput: Unknown id or option.
     """
     if isinstance(method, Config):
-        for entry in entries().values():
-            if entry.cls.Config is type(method) and not entry.options:
-                return entry.cls(method)
+        fitting = [e for e in entries().values() if e.cls.Config is type(method) and not e.options]
+        if len(fitting) == 1:
+            return fitting[0].cls(method)
+        if fitting:
+            names = ", ".join(entry.info.name for entry in fitting)
+            raise BadInput(
+                "More than one method is meant", f"{names} have the options {type(method).__qualname__}.",
+                "Give the method's id, and the options as config.",
+            )  # fmt: skip
         raise BadInput(
             "Unknown method", f"No method has the options {type(method).__qualname__}.", "Give a method's id."
         )

@@ -41,7 +41,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"Writing below {path} failed ({error.strerror}).",
                 "Free some space and start again: finished parts are kept.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        # A file of the user's, read while an artifact is made, is none of the store's.
+        ours = error.filename is None or path in Path(str(error.filename)).parents or path == Path(str(error.filename))
+        if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreProblem(
                 "The folder cannot be written",
                 f"{path}: {error.strerror}.",
@@ -78,7 +80,7 @@ class Artifact:
                 # A zero-length file cannot be mapped, so an empty array is read.
                 mode = "c" if path.stat().st_size > 0 and 0 not in _npy_shape(path) else None
                 self._arrays[name] = np.load(path, mmap_mode=mode, allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 why = f"{path} cannot be read ({error})."
                 raise StoreProblem("A cached result is damaged", why, f"Delete the folder {self.path}.") from error
         return self._arrays[name]
@@ -158,7 +160,7 @@ class Writer:
         """Write consecutive rows of a declared array, from row ``start``."""
         sheet = self._sheets[name]
         values = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
-        data = np.ascontiguousarray(values, dtype=sheet.dtype).data.cast("B")
+        data = np.ascontiguousarray(values, dtype=sheet.dtype).reshape(-1).view(np.uint8).data
         position = sheet.offset + start * sheet.row_bytes
         while data:
             written = os.pwrite(sheet.file, data, position)
@@ -204,11 +206,19 @@ class Store:
             return None
         with suppress(OSError):
             os.utime(path)
-        return Artifact(key, path)
+        try:
+            return Artifact(key, path)
+        except StoreProblem:
+            if not (path / "meta.json").exists():  # evicted by another process just now
+                return None
+            raise
 
     def keys(self) -> list[str]:
         """Return the keys of all finished artifacts."""
-        return sorted(path.parent.name for path in self.root.glob("??/*/meta.json") if not path.parent.suffix)
+        return sorted(path.name for path in self._folders() if not path.suffix and (path / "meta.json").exists())
+
+    def _folders(self) -> list[Path]:
+        return [path for shelf in _inside(self.root) if len(shelf.name) == 2 for path in _inside(shelf)]
 
     def obtain(
         self, key: str, inputs: dict[str, Any], produce: Callable[[Writer], None], waiting: Callable[[], None]
@@ -267,7 +277,7 @@ class Store:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The holder before us may have removed the file between our open and our lock.
-                mine = path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+                mine = _is_open_as(handle, path)
             except BlockingIOError:
                 mine = False
             yield mine
@@ -278,18 +288,49 @@ class Store:
 
     def bytes_used(self) -> int:
         """Return the disk use of all artifacts, unfinished ones included."""
-        return sum(path.stat().st_size for path in self.root.glob("??/*/*") if path.is_file())
+        return sum(_size(path) for folder in self._folders() for path in _inside(folder))
 
     def _evict(self, keep: str) -> None:
         if self.cap_bytes is None:
             return
+        for left in self._folders():
+            if left.suffix == ".gone":  # by a process that died while it deleted
+                shutil.rmtree(left, ignore_errors=True)
         used = self.bytes_used()
-        folders = [path.parent for path in self.root.glob("??/*/meta.json") if path.parent.name != keep]
-        for folder in sorted(folders, key=lambda path: path.stat().st_mtime):
+        folders = [self.path(key) for key in self.keys() if key != keep]
+        for folder in sorted(folders, key=_last_used):
             if used <= self.cap_bytes:
                 return
-            used -= sum(path.stat().st_size for path in folder.iterdir())
+            freed = sum(_size(path) for path in _inside(folder))
             # Renamed first: a reader must never see half an artifact. Open mappings stay valid.
             doomed = folder.with_name(folder.name + ".gone")
-            os.rename(folder, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            with suppress(OSError):  # another process may be deleting it too
+                os.rename(folder, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+                used -= freed
+
+
+def _is_open_as(handle: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what a folder holds; nothing if it is none, or another process has just deleted it."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [folder / name for name in os.listdir(folder)]
+    return []
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, 0 for one that another process has just deleted."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
+def _last_used(folder: Path) -> float:
+    with suppress(FileNotFoundError):
+        return folder.stat().st_mtime
+    return 0.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Flag, auto
 from functools import cached_property
 from pathlib import Path
@@ -15,16 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from influence_core.checkpoints import StateDict, checked_checkpoints, load_state
 from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, Examples, content_hash
-from influence_core.measurement import Measurement, Rows, source_hash
+from influence_core.measurement import Measurement, Rows, module_identity, source_hash
 from influence_core.primitives.losses import LOSSES, CustomLoss, Loss, outputs
 from influence_core.recipe import Recipe
 
 __all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
-
-StateDict = Mapping[str, Tensor]
 
 
 class Needs(Flag):
@@ -81,10 +79,7 @@ class Task:
         self._ids = {name: _checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
         self.loss = _resolved_loss(loss)
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
-        self._checkpoints: list[StateDict | Path] = [
-            Path(item) if isinstance(item, (str, Path)) else {name: value.detach().clone() for name, value in item.items()}
-            for item in (checkpoints if checkpoints is not None else own)
-        ]  # fmt: skip
+        self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
         self.learning_rates = _checked_rates(learning_rates, len(self._checkpoints))
         self.recipe = recipe
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
@@ -141,7 +136,7 @@ class Task:
         offers |= Needs.RECIPE if self.recipe is not None and self.factory is not None else Needs.NONE
         offers |= Needs.LABELS if self.loss.classifies else Needs.NONE
         offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
-        if self._checkpoints and self.last_layer is not None and not isinstance(self.loss, CustomLoss):
+        if self._checkpoints and not isinstance(self.loss, CustomLoss) and self.last_layer is not None:
             offers |= Needs.LAST_LAYER
         return offers
 
@@ -267,6 +262,10 @@ class Task:
                 f"The loss '{self.loss.name}' has no classes.",
                 "Use target='true'.",
             )
+        if batch.targets.numel() != len(positions):
+            raise BadInput(
+                "There is no other label to explain", "A row has several labels at once.", "Use target='true'."
+            )
         if isinstance(measurement.target, int):
             if not 0 <= measurement.target < self.n_classes:
                 raise BadInput(
@@ -286,47 +285,21 @@ class Task:
 
         if not self._checkpoints:
             return None
-        return final_linear(self.model_at(-1), self.split("test").batch(slice(0, 1)).inputs)
+        model, rows = self.model_at(-1), self.split("test").batch(slice(0, 32))
+        try:
+            return final_linear(model, rows.inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise BadInput(
+                "The model cannot be called with the data", f"{why}.", "Give inputs as the model's forward takes them."
+            ) from error
 
     def _hashed(self) -> str:
-        sources = sorted({_class_source(type(part)) for part in self._module.modules()})
         weights = [self.checkpoint_hash(c) for c in range(self.n_checkpoints)]
         loss = self.loss.name if not isinstance(self.loss, CustomLoss) else source_hash(self.loss.function)
         rows = {name: _split_hash(examples) for name, examples in self._splits.items()}
         recipe = self.recipe.to_json() if self.recipe else None
-        return digest([repr(self._module), sources, weights, self.learning_rates, loss, rows, recipe])
-
-
-def load_state(path: Path, index: int = 0) -> StateDict:
-    """Return the weights in a ``.safetensors`` or ``.pt`` file; nothing is unpickled but tensors.
-
-    Raises:
-        BadInput: The file is gone, damaged, or holds something else.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BadInput(
-            f"Checkpoint {index} is gone", f"{path} does not exist.", "Put the file back or build the study again."
-        ) from None
-    except Exception as error:  # noqa: BLE001  (readers raise many kinds; each means: not a weights file)
-        why = str(error).splitlines()[0]
-        raise BadInput(
-            f"Checkpoint {index} cannot be read",
-            f"{path}: {why}",
-            "Give a state dict saved as .safetensors or with torch.save.",
-        ) from None
-    if isinstance(loaded, Mapping) and all(isinstance(value, Tensor) for value in loaded.values()):
-        return loaded
-    raise BadInput(
-        f"Checkpoint {index} cannot be used",
-        f"{path} holds a {type(loaded).__name__}, not a state dict.",
-        "Save model.state_dict() alone.",
-    )
+        return digest([module_identity(self._module), weights, self.learning_rates, loss, rows, recipe])
 
 
 def _split_hash(examples: Examples) -> str:
@@ -389,12 +362,3 @@ def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarra
     if len(np.unique(values)) != n_rows:
         raise BadInput(f"The {name} row ids are not unique", "An id occurs twice.", "Give every row its own id.")
     return values
-
-
-def _class_source(cls: type) -> str:
-    if cls.__module__.startswith("torch."):
-        return cls.__qualname__
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):
-        return f"{cls.__module__}.{cls.__qualname__}"

@@ -466,7 +466,7 @@ def dataset() -> Task:
     return task_of(lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), data)  # type: ignore[arg-type]
 
 
-# -- a convex task, trained to convergence --------------------------------------------------------------------------------
+# -- a convex task, trained to convergence ----------------------------------------------------------------------------
 
 WEIGHT_DECAY = 0.02
 

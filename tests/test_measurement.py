@@ -95,7 +95,7 @@ def test_row_ids_are_plain_values_whatever_held_them() -> None:
     assert hash(rows) == hash(Rows("test", (1, 2)))
 
 
-# -- what tells two functions apart ------------------------------------------------------------------------------------------
+# -- what tells two functions apart -----------------------------------------------------------------------------------
 
 
 def scaled_by(factor: Any) -> Any:

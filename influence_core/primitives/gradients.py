@@ -8,6 +8,7 @@ eval mode, with a loss that treats rows independently; a batch-dependent model i
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from influence_core.primitives.losses import Scalar, scalar_at
 from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated
 
 GENERAL = "(other parameters)"
+_QUIET = threading.Lock()  # warnings are switched off for the whole process, so by one thread at a time
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,7 @@ def _general_gradients(
         return scalar_at(model, scalar, parameters, single).squeeze(0)
 
     try:
-        with warnings.catch_warnings():
+        with _QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # vmap announces every operator it has to loop over
             grad = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0), randomness="error")
             per_row = grad(chosen, batch)

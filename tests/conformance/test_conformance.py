@@ -367,7 +367,7 @@ def test_changed_data_makes_artifacts(method: str, case: str, tmp_path: Path) ->
     assert set(run.artifacts.keys()) > before
 
 
-# -- progress and cancellation ------------------------------------------------------------------------------------------
+# -- progress and cancellation ----------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -429,7 +429,7 @@ def test_cancelled_within_a_step_and_resumed_with_equal_numbers(
         assert_answers(answer(again, method, run_in(tmp_path, batch_size=5)), expected, info)
 
 
-# -- what must not be touched -------------------------------------------------------------------------------------------
+# -- what must not be touched -----------------------------------------------------------------------------------------
 
 
 @METHODS
@@ -469,7 +469,7 @@ def test_a_training_mode_module_is_explained_in_eval_mode(method: str, case: str
     assert_answers(answer(task, method, run_in(tmp_path)), usual(method, case), registry.entries()[method].info)
 
 
-# -- costs and devices --------------------------------------------------------------------------------------------------
+# -- costs and devices ------------------------------------------------------------------------------------------------
 
 
 @pairs(cases=CORE)
@@ -497,7 +497,7 @@ def test_a_gpu_says_the_same(method: str, case: str, tmp_path: Path) -> None:
         assert_same(None if a is None else a.cpu(), b, info)
 
 
-# -- the suite itself ---------------------------------------------------------------------------------------------------
+# -- the suite itself -------------------------------------------------------------------------------------------------
 
 
 def test_every_method_is_checked_somewhere() -> None:

@@ -134,7 +134,7 @@ def test_learning_rates_are_needed() -> None:
         attribute(task, "tracin_cp", [0])
 
 
-# -- Captum -------------------------------------------------------------------------------------------------------------
+# -- Captum -----------------------------------------------------------------------------------------------------------
 
 
 class Summed(nn.CrossEntropyLoss):
@@ -213,7 +213,7 @@ def test_self_influence_equals_captums(run: Run) -> None:
     torch.testing.assert_close(self_influence(task, "tracin_cp", run=run), theirs.double(), rtol=1e-5, atol=1e-6)
 
 
-# -- the last layer ------------------------------------------------------------------------------------------------------
+# -- the last layer ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn_inplace", "linear_alone", "regression", "tied_weights", "dict_input"])
@@ -252,7 +252,7 @@ def test_tracin_fast_needs_a_last_linear_layer() -> None:
         attribute(task, "tracin_fast", [0])
 
 
-# -- projections and half precision -----------------------------------------------------------------------------------------
+# -- projections and half precision -----------------------------------------------------------------------------------
 
 
 def wide_task() -> Task:
@@ -344,7 +344,7 @@ def test_half_storage_keeps_the_top_rows_of_faint_gradients(tmp_path: Any) -> No
     assert int((lengths < 1e-9).sum()) >= 20, "no gradient here is faint: the test shows nothing"
 
 
-# -- training itself ----------------------------------------------------------------------------------------------------------
+# -- training itself --------------------------------------------------------------------------------------------------
 
 
 def completeness_gap(rate: float, steps: int) -> float:

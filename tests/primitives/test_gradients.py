@@ -58,7 +58,7 @@ def assert_equals_loop(model: nn.Module, batch: Batch, scalar: Any = CROSS_ENTRO
     return plan, sides
 
 
-# -- every case ---------------------------------------------------------------------------------------------------------
+# -- every case -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -141,7 +141,7 @@ def test_layers_take_the_route_that_is_meant() -> None:
     assert {"embedding", "norm", "head", "block.linear1", "block.norm1"} <= set(plan("transformer").factored)
 
 
-# -- a grid of convolutions -----------------------------------------------------------------------------------------------
+# -- a grid of convolutions -------------------------------------------------------------------------------------------
 
 CONV2D = [
     {"kernel_size": 3}, {"kernel_size": 1}, {"kernel_size": 3, "padding": 1}, {"kernel_size": 3, "stride": 2},
@@ -220,7 +220,7 @@ def test_embedding_side_holds_tokens_and_ignores_padding() -> None:
     assert found["embedding.weight"][:, 1:].any()
 
 
-# -- named layers -----------------------------------------------------------------------------------------------------------
+# -- named layers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_layer_without_parameters_is_refused() -> None:
         planned_gradients(task.model_at(0), task.loss, task.split("train").batch(slice(0, 3)), ("1",))
 
 
-# -- traps ------------------------------------------------------------------------------------------------------------------
+# -- traps ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])

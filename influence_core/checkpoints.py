@@ -1,0 +1,70 @@
+"""Recorded weights: state dicts in memory or files that are read without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from influence_core.errors import BadInput
+
+StateDict = Mapping[str, Tensor]
+
+
+def checked_checkpoints(given: Any) -> list[StateDict | Path]:
+    """Return state dicts, copied, and paths.
+
+    Raises:
+        BadInput: One instead of a list, or something that is no state dict.
+    """
+    if isinstance(given, (Mapping, str, Path)):
+        raise BadInput(
+            "One checkpoint was given, not a list", "They come in the order of training.", "Use [checkpoint]."
+        )
+    items = [Path(item) if isinstance(item, (str, Path)) else item for item in given]
+    for index, item in enumerate(items):
+        if not isinstance(item, Path):
+            _check_state(item, index, "It")
+    return [
+        item if isinstance(item, Path) else {name: value.detach().clone() for name, value in item.items()}
+        for item in items
+    ]
+
+
+def _check_state(state: Any, index: int, origin: str) -> None:
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)] if isinstance(state, Mapping) else []
+    if odd or not isinstance(state, Mapping):
+        held = f"'{odd[0]}', which is no tensor" if odd else f"a {type(state).__name__}"
+        raise BadInput(
+            f"Checkpoint {index} is no state dict", f"{origin} holds {held}.", "Give model.state_dict() alone."
+        )
+
+
+def load_state(path: Path, index: int = 0) -> StateDict:
+    """Return the weights in a ``.safetensors`` or ``.pt`` file; nothing is unpickled but tensors.
+
+    Raises:
+        BadInput: The file is gone, damaged, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(
+            f"Checkpoint {index} is gone", f"{path} does not exist.", "Put the file back or build the study again."
+        ) from None
+    except Exception as error:  # noqa: BLE001  (readers raise many kinds; each means: not a weights file)
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"Checkpoint {index} cannot be read",
+            f"{path}: {why}",
+            "Give a state dict saved as .safetensors or with torch.save.",
+        ) from None
+    _check_state(loaded, index, str(path))
+    return loaded
