@@ -20,29 +20,45 @@ StudyPath = Annotated[Path, typer.Argument(help="A study folder.")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="A method id; `methods` lists them.")]
 ConfigText = Annotated[str, typer.Option("--config", help="Options as JSON, such as '{\"damping\": 0.1}'.")]
 Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
+_CANCELLED = 130
 Out = Annotated[Path | None, typer.Option("--out", help="Write here instead of standard output.")]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        result = app(argv if argv is not None else sys.argv[1:], standalone_mode=False)
+        result = app(_spread(argv if argv is not None else sys.argv[1:]), standalone_mode=False)
+        if result == _CANCELLED:  # typer turns Ctrl-C into this code without a word
+            raise Cancelled
         return result if isinstance(result, int) else 0
     except InfluenceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Cancelled, KeyboardInterrupt, typer.Abort):
         print("cancelled: everything finished so far is kept.", file=sys.stderr)
-        return 130
+        return _CANCELLED
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:
-        # typer's own complaints about arguments format themselves; anything else is a fault of ours and keeps its trace.
+        # typer's own complaints format themselves; anything else is a fault of ours and keeps its trace.
         complaint = getattr(error, "format_message", None)
         if complaint is None:
             raise
         print(f"error: {complaint()}", file=sys.stderr)
         return 2
+
+
+def _spread(argv: list[str]) -> list[str]:
+    """Return ``--metric loo mislabel`` as ``--metric loo --metric mislabel``: a bare word would count as a method."""
+    if "--metric" not in argv:
+        return argv
+    from influence_core.metrics import METRICS
+
+    words, follows = [], False
+    for i, word in enumerate(argv):
+        follows = word in METRICS and (argv[i - 1] == "--metric" or follows)
+        words += ["--metric", word] if follows and argv[i - 1] != "--metric" else [word]
+    return words
 
 
 @app.command()
@@ -169,7 +185,7 @@ def self_influence(
 def evaluate(
     study: StudyPath, method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
     more: Annotated[list[str] | None, typer.Argument(help="Further method ids.")] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may be repeated.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may be repeated or follow one another.")] = None,
     format: Format = "csv", out: Out = None,
 ) -> None:  # fmt: skip
     """Measure methods against leave-one-out and against planted label errors."""
@@ -214,7 +230,8 @@ def execute(study_dir: Path, argv: list[str], progress: Any, cancelled: Any) -> 
     global _job
     _job = (progress, cancelled)
     try:
-        app([argv[0], str(study_dir), *argv[1:]], standalone_mode=False)
+        if app([argv[0], str(study_dir), *argv[1:]], standalone_mode=False) == _CANCELLED:
+            raise Cancelled
     finally:
         _job = None
 
@@ -258,7 +275,12 @@ def _written(table: Any, format: str, out: Path | None) -> None:
 
     data = table_bytes(table, format)
     if out is not None:
-        out.write_bytes(data)
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            raise BadInput(
+                "The file cannot be written", f"{out}: {error.strerror}.", "Choose another place for --out."
+            ) from None
     elif format == "parquet":
         sys.stdout.buffer.write(data)
     else:

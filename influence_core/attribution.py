@@ -78,7 +78,8 @@ class Attribution:
                      "measurement": self.measurement["kind"], "target": self.measurement["target"], "units": self.units}
                     for r, (i, s) in enumerate(zip(ids, scores, strict=False))
                 ]  # fmt: skip
-        return pd.DataFrame(rows)
+        columns = ["test_id", "side", "rank", "train_id", "score", "method", "measurement", "target", "units"]
+        return pd.DataFrame(rows, columns=columns)
 
     def save(self, path: str | Path) -> None:
         """Write scores and ids to one ``.safetensors`` file."""

@@ -18,7 +18,9 @@ def sizes(task: Task, run: Run) -> Sizes:
     key = f"pass seconds/{run.device}/{run.precision}"
     if key not in task.memo:
         task.memo[key] = _pass_seconds(task, run) if Needs.MODEL in task.provides else 0.0
-    return Sizes(task.n_train, task.n_test, task.n_params, task.n_checkpoints, task.n_classes or 1, task.memo[key])
+    # Without weights the model cannot say how many outputs it has.
+    n_classes = task.n_classes if Needs.MODEL in task.provides else len(task.class_names or ())
+    return Sizes(task.n_train, task.n_test, task.n_params, task.n_checkpoints, n_classes or 1, task.memo[key])
 
 
 def _pass_seconds(task: Task, run: Run) -> float:

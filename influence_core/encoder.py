@@ -51,7 +51,7 @@ class ImageEncoder(Encoder):
 
     def pixels(self, rows: pa.Table) -> np.ndarray:
         """Return the raw pixels ``[n, channels, height, width]``, uint8."""
-        values = rows.column(self.column).combine_chunks()
+        values = named_column(rows, self.column).combine_chunks()
         flat = (
             values.flatten()
             if not isinstance(values, pa.ChunkedArray)
@@ -91,8 +91,23 @@ class TableEncoder(Encoder):
         return ((_numbers(rows, self.columns) - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
 
 
+def named_column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a column of a table.
+
+    Raises:
+        BadInput: It has none of this name.
+    """
+    if name not in rows.column_names:
+        raise BadInput(
+            "A column is missing",
+            f"The rows have no column '{name}'.",
+            "Restore the data from a copy, or correct the name in study.toml or encoder.json.",
+        )
+    return rows.column(name)
+
+
 def _numbers(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    return np.stack([rows.column(name).to_numpy().astype(np.float64) for name in columns], 1)
+    return np.stack([named_column(rows, name).to_numpy().astype(np.float64) for name in columns], 1)
 
 
 def load_encoder(path: Path) -> Encoder:
@@ -102,13 +117,13 @@ def load_encoder(path: Path) -> Encoder:
         BadInput: The file is gone, damaged, or of a kind this version does not know.
     """
     try:
-        options = json.loads(path.read_text())
-        kind = options.pop("kind")
-    except (OSError, ValueError, KeyError) as error:
+        options = json.loads(path.read_text(encoding="utf-8"))
+        kind = str(options.pop("kind"))
+        kinds: dict[str, type[Encoder]] = {"image": ImageEncoder, "table": TableEncoder}
+        if kind not in kinds:
+            raise BadInput("Unknown encoder", f"{path} is of kind '{kind}'.", "Open the study with a newer version.")
+        return kinds[kind](**{n: tuple(value) if isinstance(value, list) else value for n, value in options.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             "The encoder cannot be read", f"{path}: {error}.", "Restore encoder.json from a copy of the study."
         ) from None
-    kinds: dict[str, type[Encoder]] = {"image": ImageEncoder, "table": TableEncoder}
-    if kind not in kinds:
-        raise BadInput("Unknown encoder", f"{path} is of kind '{kind}'.", "Open the study with a newer version.")
-    return kinds[kind](**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})

@@ -20,7 +20,7 @@ from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 from influence_core.task import Task
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Outcomes:
         for _ in training(model, task.split("train"), task.loss, recipe, weights):
             self.run.check_cancelled()
         parameter = next(model.parameters())
-        for split in ("train", "test"):
+        for split in task.splits:
             batches = task.split(split).batches(1024, parameter.device, parameter.dtype)
             with torch.no_grad():
                 writer.save(split, torch.cat([outputs(model, batch.inputs) for _, batch in batches]))

@@ -19,12 +19,12 @@ import torch
 
 from influence_core import architectures
 from influence_core.config import digest
-from influence_core.encoder import Encoder, load_encoder
+from influence_core.encoder import Encoder, load_encoder, named_column
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.measurement import Rows
 from influence_core.recipe import Recipe
-from influence_core.store import Artifact, Store, Writer
+from influence_core.store import Artifact, Store, Writer, disk_errors
 from influence_core.task import Task
 
 FORMAT = 1
@@ -114,7 +114,7 @@ class Study:
 
     def column(self, split: str, name: str) -> np.ndarray:
         """Return one column of a split."""
-        return self._parquet(split).read([name]).column(name).to_numpy()
+        return named_column(self._parquet(split).read([name]), name).to_numpy()
 
     def rows(self, split: str, positions: Sequence[int]) -> pa.Table:
         """Return raw rows by position, reading only the row groups that hold them."""
@@ -127,7 +127,9 @@ class Study:
         table = file.read_row_groups(used)
         offsets = dict(zip(used, np.concatenate([[0], np.cumsum([sizes[g] for g in used])]), strict=False))
         return table.take(
-            pa.array([offsets[g] + p - starts[g] for g, p in zip(groups.tolist(), wanted.tolist(), strict=True)])
+            pa.array(
+                [offsets[g] + p - starts[g] for g, p in zip(groups.tolist(), wanted.tolist(), strict=True)], pa.int64()
+            )
         )
 
     @cached_property
@@ -142,9 +144,17 @@ class Study:
         path = self.path / "truth.parquet"
         if not path.exists():
             return None
-        truth = pq.read_table(path)
-        known = dict(zip(truth["id"].to_pylist(), truth["label"].to_pylist(), strict=True))
-        return np.asarray([str(known[row]) for row in self.column("train", self.header.id).tolist()])
+        ids = self.column("train", self.header.id).tolist()
+        try:
+            truth = pq.read_table(path)
+            known = dict(zip(truth["id"].to_pylist(), truth["label"].to_pylist(), strict=True))
+            return np.asarray([str(known[row]) for row in ids])
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise BadInput(
+                "The planted truth cannot be read",
+                f"{path}: {error}.",
+                "Restore the file, or delete it: only badges and metrics use it.",
+            ) from None
 
     def label_index(self, split: str) -> np.ndarray:
         """Return the labels of a split as class indices ``[n]``.
@@ -152,7 +162,7 @@ class Study:
         Raises:
             BadInput: A label is no class.
         """
-        labels = self._parquet(split).read([self.header.label]).column(0)
+        labels = named_column(self._parquet(split).read([self.header.label]), self.header.label)
         # pyarrow makes its functions at import time, which type checkers do not see.
         index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
         if index.null_count:
@@ -211,8 +221,11 @@ class Study:
         recipe = header.recipe.to_json() if header.recipe else None
         rates = [entry["learning_rate"] for entry in header.checkpoints]
         return digest(
-            [[_file_hash(path) for path in files], dict(header.model), header.loss, header.classes, recipe, rates]
-        )
+            [
+                [_file_hash(path) for path in files], [header.label, header.id], dict(header.model), header.loss,
+                header.classes, recipe, rates,
+            ]
+        )  # fmt: skip
 
     def _checkpoint_file(self, entry: Mapping[str, Any]) -> Path:
         path = (self.path / str(entry["file"])).resolve()
@@ -234,8 +247,9 @@ class Study:
     def task(self) -> Task:
         """Return the task: encoded data memory-mapped, checkpoints read when used."""
         header = self.header
-        data = {split: self._examples(split) for split in self.splits}
-        ids = {split: self.column(split, header.id) for split in self.splits}
+        splits = dict.fromkeys(("train", "test", *self.splits))  # the first two must be there
+        data = {split: self._examples(split) for split in splits}
+        ids = {split: self.column(split, header.id) for split in splits}
         task = Task(
             architectures.model_factory(header.model["architecture"], header.model.get("options", {})),
             data["train"], data["test"], header.loss,
@@ -290,23 +304,24 @@ def save_study(
         raise BadInput("The folder is taken", f"{path} exists already.", "Choose another place, or delete it first.")
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    (part / "checkpoints").mkdir(parents=True)
-    for split, table in tables.items():
-        pq.write_table(table, part / f"{split}.parquet", row_group_size=_ROWS_AT_ONCE)
-    if truth is not None:
-        pq.write_table(truth, part / "truth.parquet")
-    (part / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1))
-    for name, state in states.items():
-        save_file({key: value.contiguous() for key, value in state.items()}, part / name)
-    (part / "study.toml").write_text(tomli_w.dumps({"format": FORMAT, **header}))
-    part.rename(path)
+    with disk_errors(path):
+        (part / "checkpoints").mkdir(parents=True)
+        for split, table in tables.items():
+            pq.write_table(table, part / f"{split}.parquet", row_group_size=_ROWS_AT_ONCE)
+        if truth is not None:
+            pq.write_table(truth, part / "truth.parquet")
+        (part / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1))
+        for name, state in states.items():
+            save_file({key: value.contiguous() for key, value in state.items()}, part / name)
+        (part / "study.toml").write_text(tomli_w.dumps({"format": FORMAT, **header}), encoding="utf-8")
+        part.rename(path)
     return Study(path)
 
 
 def _read_header(path: Path) -> Header:
     file = path / "study.toml"
     try:
-        content = tomllib.loads(file.read_text())
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(
             "There is no study here",
@@ -327,12 +342,16 @@ def _read_header(path: Path) -> Header:
         return Header(
             **{
                 **content, "classes": tuple(str(name) for name in content["classes"]),
-                "checkpoints": tuple(content.get("checkpoints", ())),
+                "model": {"architecture": content["model"]["architecture"], **content["model"]},
+                "checkpoints": tuple(
+                    {**entry, "file": str(entry["file"]), "learning_rate": float(entry["learning_rate"])}
+                    for entry in content.get("checkpoints", ())
+                ),
                 "feature_names": tuple(content.get("feature_names", ())),
                 "recipe": Recipe.checked(recipe) if recipe else None,
             }
         )  # fmt: skip
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise BadInput("The study is incomplete", f"{file}: {error}.", "Restore study.toml from a copy.") from None
 
 

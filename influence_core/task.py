@@ -140,6 +140,11 @@ class Task:
             offers |= Needs.LAST_LAYER
         return offers
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits that this task has."""
+        return tuple(self._splits)
+
     def split(self, name: str) -> Examples:
         """Return the rows of a split."""
         if name not in self._splits:

@@ -1,7 +1,7 @@
 """Three small studies on disk, trained once per test run, and fixtures that hand them out.
 
 - ``table``: an MLP on four columns, whole-number ids that are no positions, planted label errors, a locked split.
-- ``linear``: logistic regression at its optimum, text ids (one of them looks like a formula), no truth, no locked split.
+- ``linear``: logistic regression at its optimum, text ids (one looks like a formula), no truth, no locked split.
 - ``image``: a CNN on 8 x 8 grey images.
 """
 

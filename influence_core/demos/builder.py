@@ -86,8 +86,9 @@ def build_demo(name: str, out: Path, run: Run | None = None) -> Study:
     model = new_model(factory, demo.recipe)
     states, checkpoints = {}, []
     epochs = training(model, rows, LOSSES["cross_entropy"], demo.recipe)
-    for epoch in run.track(epochs, f"training {name}", demo.recipe.epochs if demo.recipe.optimizer != "lbfgs" else 1):
-        if epoch.number in demo.recipe.checkpoints or not demo.recipe.checkpoints:
+    last = 1 if demo.recipe.optimizer == "lbfgs" else demo.recipe.epochs
+    for epoch in run.track(epochs, f"training {name}", last):
+        if epoch.number in (demo.recipe.checkpoints or (last,)):
             file = f"checkpoints/epoch-{epoch.number:03d}.safetensors"
             states[file] = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
             checkpoints.append({"file": file, "epoch": epoch.number, "learning_rate": epoch.learning_rate})

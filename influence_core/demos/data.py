@@ -40,7 +40,8 @@ def split_positions(rows: np.ndarray, sizes: tuple[int, int], seed: int) -> list
     ends = np.cumsum([len(group) for group in members])
     cuts = [int(np.searchsorted(ends, total)) + 1 for total in (sizes[0], sizes[0] + sizes[1])]
     parts = (members[: cuts[0]], members[cuts[0] : cuts[1]], members[cuts[1] :])
-    return [np.sort(np.concatenate(part)) for part in parts]
+    nothing = np.empty(0, dtype=np.int64)  # a part that large groups have left without rows
+    return [np.sort(np.concatenate([nothing, *part])) for part in parts]
 
 
 def flipped_labels(labels: np.ndarray, share: float, n_classes: int, seed: int) -> np.ndarray:

@@ -34,7 +34,7 @@ class LooConfig(Config):
     """Which rows are left out, and how often."""
 
     rows: tuple[int | str, ...] | None = Field(
-        None, description="Ids of training rows to leave out; empty: some at random."
+        None, min_length=1, description="Ids of training rows to leave out; empty: some at random."
     )
     n_rows: int = Field(16, ge=1, description="How many random rows, where no ids are given.")
     n_seeds: int = Field(1, ge=1, le=100, description="Paired training runs per row; more give a smaller error.")
@@ -64,7 +64,10 @@ class LeaveOneOut(Resampling):
     def chosen(self, task: Task, run: Run) -> list[int]:
         """Return the positions of the rows that are left out, one at a time."""
         if self.config.rows is not None:
-            return task.positions(Rows("train", self.config.rows)).tolist()
+            ids = self.config.rows
+            if task.ids("train").dtype.kind in "iu":  # a form gives text, whatever the ids are
+                ids = tuple(_number(value) for value in ids)
+            return list(dict.fromkeys(task.positions(Rows("train", ids)).tolist()))
         generator = torch.Generator().manual_seed(run.seed)
         return torch.randperm(task.n_train, generator=generator)[: self.config.n_rows].tolist()
 
@@ -77,6 +80,13 @@ class LeaveOneOut(Resampling):
         jobs = [(removed, seed) for seed in seeds for removed in [(), *((row,) for row in rows)]]
         table = {job: outcomes.without(*job) for job in run.track(jobs, "retraining", len(jobs))}
         return LeaveOneOutFitted(self, task, run, rows, seeds, table)
+
+
+def _number(value: int | str) -> int | str:
+    try:
+        return int(value)
+    except ValueError:
+        return value
 
 
 class LeaveOneOutFitted(Fitted):
@@ -101,7 +111,11 @@ class LeaveOneOutFitted(Fitted):
     def standard_errors(self, test: Rows, measurement: Measurement | None = None) -> Tensor:
         """Return the standard error over seeds ``[n_test, n_train]``; NaN for rows not left out or a single seed."""
         measurement = measurement or Measurement()
-        differences = self.differences(self.task.query(test, measurement), measurement, test)
+        differences = self.differences(self.task.query(test, measurement, self.run.dtype), measurement, test)
+        if test.reduce == "mean":
+            differences = differences.mean(1, keepdim=True)
+        if len(self.seeds) == 1:
+            return self._filled(torch.full_like(differences[0], torch.nan))
         return self._filled(differences.std(0) / len(self.seeds) ** 0.5)
 
     def differences(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
