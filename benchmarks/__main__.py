@@ -31,8 +31,8 @@ def markdown(report: Report) -> str:
     """Return the report as a page."""
     lines = [
         "# Measured speed", "",
-        "Written by `python -m benchmarks --write docs/benchmarks.md`; every ratio compares two things measured in turn in "
-        "the same run. Absolute times belong to the machine: "
+        "Written by `python -m benchmarks --write docs/benchmarks.md`; every ratio compares two things measured "
+        "in turn in the same run. Absolute times belong to the machine: "
         f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}.", "",
         "| | case | figure | value | bar |", "|---|---|---|---|---|",
     ]  # fmt: skip

@@ -40,7 +40,8 @@ def read():
 
 times = {"query": [], "read": []}
 for row in ids[1:8]:
-    for name, call in (("query", lambda: attribute(study, "grad_dot", [row], config=config).proponents(100)), ("read", read)):
+    query = lambda: attribute(study, "grad_dot", [row], config=config).proponents(100)
+    for name, call in (("query", query), ("read", read)):
         started = time.perf_counter(); call(); times[name].append(time.perf_counter() - started)
 print(json.dumps({**times, "private": private(), "before": before, "bytes": files[-1].stat().st_size}))
 """

@@ -126,7 +126,8 @@ def fit(study: StudyPath, method: MethodName, config: ConfigText = "{}") -> None
 
 @app.command()
 def attribute(
-    study: StudyPath, method: MethodName, test: Annotated[list[str], typer.Option("--test", help="Test row ids; may be repeated or follow one another.")],
+    study: StudyPath, method: MethodName,
+    test: Annotated[list[str], typer.Option("--test", help="Test row ids; may be repeated or follow one another.")],
     more: Annotated[list[str] | None, typer.Argument(help="Further test row ids.")] = None,
     top: Annotated[int, typer.Option(help="Rows per side; 0: all scores.")] = 10,
     measurement: Annotated[str, typer.Option(help="loss, margin, probability or logit; empty: the method's own.")] = "",
@@ -183,9 +184,10 @@ def self_influence(
 
 @app.command()
 def evaluate(
-    study: StudyPath, method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
+    study: StudyPath,
+    method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
     more: Annotated[list[str] | None, typer.Argument(help="Further method ids.")] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may be repeated or follow one another.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may follow one another.")] = None,
     format: Format = "csv", out: Out = None,
 ) -> None:  # fmt: skip
     """Measure methods against leave-one-out and against planted label errors."""

@@ -27,7 +27,7 @@ class Config(BaseModel):
     """Options that change numbers, and nothing else: batch size, device and workers live in ``Run``.
 
     Attributes:
-        version: Raised whenever the same options give other numbers than before, so that cached results are left behind.
+        version: Raised whenever the same options give other numbers than before: cached results are then left behind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

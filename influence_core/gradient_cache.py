@@ -125,9 +125,11 @@ class TrainGradients:
             norms = side.squared_norms()
             if not bool(norms.isfinite().all()):
                 row = self.task.ids("train")[start + int((~norms.isfinite()).nonzero()[0])]
+                layer = self.plan.layers[min(i, len(self.plan.layers) - 1)]
+                where = f"Training row {row} at checkpoint {self.spec.checkpoint}"
                 raise NumericalProblem(
                     "A gradient is not a number",
-                    f"Training row {row} at checkpoint {self.spec.checkpoint} has a NaN or infinite gradient in '{self.plan.layers[min(i, len(self.plan.layers) - 1)]}'.",
+                    f"{where} has a NaN or infinite gradient in '{layer}'.",
                     "Correct the row, or leave this checkpoint out.",
                 )
             writer.write(f"{i}.norms", start, norms)

@@ -1,7 +1,7 @@
 """The one table of retrained outcomes: (rows left out, seed) -> the retrained model's outputs on every row.
 
-Append-only, keyed by task, recipe, subset and seed, never by method: leave-one-out, and every later method that retrains,
-read the same rows. What has not been computed is absent, never 0.
+Append-only, keyed by task, recipe, subset and seed, never by method: leave-one-out, and every later method that
+retrains, read the same rows. What has not been computed is absent, never 0.
 """
 
 from __future__ import annotations

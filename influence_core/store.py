@@ -1,9 +1,9 @@
 """Content-addressed artifacts on disk: computed once, resumable after a crash, memory-mapped when read.
 
 An artifact is a folder ``ab/<key>/`` of ``.npy`` files and a readable ``meta.json``. It is written as ``ab/<key>.part``
-and renamed when whole, so that a reader sees all of it or none. A process that dies leaves the ``.part`` folder with its
-list of finished stages; the next one to ask continues there. An advisory lock, freed by the kernel on any death, makes
-two processes that ask for one key compute it once. Nothing is ever unpickled.
+and renamed when whole, so that a reader sees all of it or none. A process that dies leaves the ``.part`` folder with
+its list of finished stages; the next one to ask continues there. An advisory lock, freed by the kernel on any death,
+makes two processes that ask for one key compute it once. Nothing is ever unpickled.
 """
 
 from __future__ import annotations

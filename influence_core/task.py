@@ -89,7 +89,8 @@ class Task:
 
     def __repr__(self) -> str:
         """Show the sizes."""
-        return f"Task(n_train={self.n_train}, n_test={self.n_test}, n_params={self.n_params}, checkpoints={self.n_checkpoints})"
+        sizes = f"n_train={self.n_train}, n_test={self.n_test}, n_params={self.n_params}"
+        return f"Task({sizes}, checkpoints={self.n_checkpoints})"
 
     # -- sizes and parts ------------------------------------------------------------------------------------------
 

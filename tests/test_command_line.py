@@ -47,7 +47,7 @@ def frame(csv: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(csv), dtype={"target": str})
 
 
-# -- what is printed ----------------------------------------------------------------------------------------------------
+# -- what is printed ---------------------------------------------------------------------------------------------------
 
 
 def test_methods_lists_all_with_their_cost(run: Call, studies: Path) -> None:
@@ -163,7 +163,7 @@ def test_demo_builds_a_study(run: Call, tmp_path: Path) -> None:
     assert "The folder is taken" in run("demo", "breast-cancer", "--out", out, code=2)
 
 
-# -- tables -------------------------------------------------------------------------------------------------------------
+# -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def test_cells_that_a_spreadsheet_would_run_are_made_safe(run: Call, studies: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_empty_ranking_keeps_its_header(run: Call, studies: Path, monkeypatch
     assert out == "test_id,side,rank,train_id,score,method,measurement,target,units\n"
 
 
-# -- how it ends --------------------------------------------------------------------------------------------------------
+# -- how it ends -------------------------------------------------------------------------------------------------------
 
 ATTRIBUTE = ["attribute", "{table}", "--test", "{test}", "-m"]
 WRONG = {
@@ -289,7 +289,7 @@ def test_the_program_ends_with_the_code(studies: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-# -- as a job -----------------------------------------------------------------------------------------------------------
+# -- as a job ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_job_reports_and_can_be_cancelled(own_studies: Path) -> None:

@@ -73,9 +73,12 @@ class Broken(Dataset):
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ((X, Y[:3]), "rows do not match"), (({"a": X, "b": X[:2]}, Y), "rows do not match"), ((X[:0], Y[:0]), "is empty"),
-        ([], "is empty"), (3, "cannot be read"), (iter([1, 2]), "cannot be read"), ((X, {"y": Y}), "targets cannot be used"),
-        ((pd.DataFrame({"a": [1.0, 2.0]}), Y[:2]), "cannot be read"), ((X[:2], pd.Series([0, 1])), "targets cannot be used"),
+        ((X, Y[:3]), "rows do not match"), (({"a": X, "b": X[:2]}, Y), "rows do not match"),
+        ((X[:0], Y[:0]), "is empty"),
+        ([], "is empty"), (3, "cannot be read"), (iter([1, 2]), "cannot be read"),
+        ((X, {"y": Y}), "targets cannot be used"),
+        ((pd.DataFrame({"a": [1.0, 2.0]}), Y[:2]), "cannot be read"),
+        ((X[:2], pd.Series([0, 1])), "targets cannot be used"),
         ((X[:2], ["cat", "dog"]), "cannot be read"),
         ((np.asarray([["a"], ["b"]]), Y[:2]), "cannot be read"),
     ],

@@ -55,7 +55,8 @@ def task(**changes: Any) -> Task:
         ({"learning_rates": [0.1, -1.0]}, "A learning rate cannot be used"),
         ({"learning_rates": [0.1, float("nan")]}, "A learning rate cannot be used"),
         ({"train_ids": range(3)}, "The train row ids do not match"), ({"test_ids": [1, 1, 2, 3]}, "not unique"),
-        ({"train": (TRAIN[0], TRAIN[1][:3])}, "The train rows do not match"), ({"test": (TEST[0][:0], TEST[1][:0])}, "empty"),
+        ({"train": (TRAIN[0], TRAIN[1][:3])}, "The train rows do not match"),
+        ({"test": (TEST[0][:0], TEST[1][:0])}, "empty"),
         ({"checkpoints": states()[0]}, "One checkpoint was given, not a list"),
         ({"checkpoints": "last.pt"}, "One checkpoint was given, not a list"),
         ({"checkpoints": [{"model": states()[0], "epoch": 3}, states()[1]]}, "Checkpoint 0 is no state dict"),
@@ -270,8 +271,12 @@ DIFFERENT = {
     "a row less": ({"train": (TRAIN[0][:8], TRAIN[1][:8])}, {}),
     "rows in another order": ({"train": (TRAIN[0].flip(0), TRAIN[1].flip(0))}, {}),
     "train and test exchanged": ({"train": TEST, "test": TRAIN}, {}),
-    "a weight": ({"checkpoints": [{**states()[0], "0.weight": one_changed(states()[0]["0.weight"], 3, 1e-9)}, states()[1]]}, {}),
-    "a buffer": ({"checkpoints": [{**states()[0], "1.running_var": states()[0]["1.running_var"] * 1.001}, states()[1]]}, {}),
+    "a weight": (
+        {"checkpoints": [{**states()[0], "0.weight": one_changed(states()[0]["0.weight"], 3, 1e-9)}, states()[1]]}, {},
+    ),
+    "a buffer": (
+        {"checkpoints": [{**states()[0], "1.running_var": states()[0]["1.running_var"] * 1.001}, states()[1]]}, {},
+    ),
     "checkpoints in another order": ({"checkpoints": states()[::-1]}, {}),
     "a checkpoint more": ({"checkpoints": states(3), "learning_rates": None}, {"learning_rates": None}),
     "a learning rate": ({"learning_rates": [0.1, 0.20000001]}, {}),
@@ -280,9 +285,13 @@ DIFFERENT = {
     "a number inside the loss": ({"loss": custom(1.0)}, {"loss": custom(2.0)}),
     "the recipe": ({"recipe": Recipe()}, {"recipe": Recipe(weight_decay=0.1)}),
     "a locked split": ({"locked": TEST}, {}),
-    "the activation": ({"model": lambda: nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))}, {}),
+    "the activation": (
+        {"model": lambda: nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))}, {},
+    ),
     "an option that repr leaves out": (scaled(1.0), scaled(2.0)),
-    "a tensor that is no buffer": (scaled(1.0, torch.zeros(5000)), scaled(1.0, one_changed(torch.zeros(5000), 2500, 1))),
+    "a tensor that is no buffer": (
+        scaled(1.0, torch.zeros(5000)), scaled(1.0, one_changed(torch.zeros(5000), 2500, 1)),
+    ),
     "a buffer outside the state dict": (scaled(1.0, None, torch.zeros(9)), scaled(1.0, None, torch.ones(9))),
     "the activation inside a transformer layer": (encoder("relu"), encoder("gelu")),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The shared base of gradient methods: ``S = sum_c weight_c * <F_test,c , P F_train,c>``, optionally of unit vectors."""
+"""The base of gradient methods: ``S = sum_c weight_c * <F_test,c , P F_train,c>``, optionally of unit vectors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How each kind of layer turns its inputs and output errors into per-example gradients.
 
-Supported exactly: Linear, Conv1d, Conv2d (any stride, padding, dilation, groups), Embedding, and the affine parameters of
-BatchNorm (eval mode), LayerNorm, GroupNorm and InstanceNorm. Everything else takes the general path of ``gradients``.
+Supported exactly: Linear, Conv1d, Conv2d (any stride, padding, dilation, groups), Embedding, and the affine parameters
+of BatchNorm (eval mode), LayerNorm, GroupNorm and InstanceNorm. The rest takes the general path of ``gradients``.
 """
 
 from __future__ import annotations

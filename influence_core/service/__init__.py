@@ -29,6 +29,6 @@ __all__ = [
     "BadInput", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded", "InfluenceError",
     "InputAttribution", "Interval", "JobView", "MethodView", "Overview", "PredictionFilter", "PredictionList",
     "QueryView", "RankedRow", "RowCard", "StudyCard", "cancel_job", "default_method", "disk_use", "dismiss_job",
-    "explain", "export_scores", "input_attribution", "job", "listed_jobs", "methods", "overview", "predictions", "query",
-    "row_card", "start_fit", "studies", "touch_job",
+    "explain", "export_scores", "input_attribution", "job", "listed_jobs", "methods", "overview", "predictions",
+    "query", "row_card", "start_fit", "studies", "touch_job",
 ]  # fmt: skip

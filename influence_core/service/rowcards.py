@@ -87,7 +87,8 @@ def _affected(held: OpenStudy, split: str, value: int | str, position: int, entr
         return (), (), f"{entry.info.title} has not been computed yet; explain any prediction with it first."
     looked, scores = held.remembered(("test scores", entry.info.name), lambda: _test_scores(held, estimator))
     column = scores[:, position]
-    note = f"Among {len(looked)} test rows, wrong predictions first, on {fitting.default_measurement(estimator).kind} at the given label."
+    kind = fitting.default_measurement(estimator).kind
+    note = f"Among {len(looked)} test rows, wrong predictions first, on {kind} at the given label."
     return _strongest(held, looked, column, 1), _strongest(held, looked, column, -1), note
 
 

@@ -30,7 +30,7 @@ def submitted(study: str, key: str, title: str, argv: list[str], client: str, se
 
 
 def found(study: str, key: str) -> JobView | None:
-    """Return the latest job of a key that still says something: one that is done says nothing about a missing answer."""
+    """Return the latest job of a key that still says something; one that is done does not."""
     job = _jobs(study).find(key)
     return None if job is None or job.state == "done" else _view(job)
 

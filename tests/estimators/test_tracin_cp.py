@@ -348,7 +348,7 @@ def test_half_storage_keeps_the_top_rows_of_faint_gradients(tmp_path: Any) -> No
 
 
 def completeness_gap(rate: float, steps: int) -> float:
-    """Replay SGD one row at a time with every step a checkpoint: what do the scores of the rows used leave unexplained?"""
+    """Replay SGD row by row with every step a checkpoint: what do the scores of the rows used leave unexplained?"""
 
     def net() -> nn.Module:
         return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))

@@ -4,11 +4,11 @@
 
     S[t, i] = sum_c w_c <g_i,c, g_t,c> / (|g_i,c| |g_t,c|)
 
-as Hammoudeh & Lowd (2022), equation 7, positive = proponent; ``w_c`` is the learning rate at checkpoint c (their choice)
-or 1. Weight decay is not part of a row's gradient here. A set of rows as one query is the mean of its rows' scores. The
-self-influence would be the constant ``sum_c w_c`` and is not offered.
+as Hammoudeh & Lowd (2022), equation 7, positive = proponent; ``w_c`` is the learning rate at checkpoint c (their
+choice) or 1. Weight decay is not part of a row's gradient here. A set of rows as one query is the mean of its rows'
+scores. The self-influence would be the constant ``sum_c w_c`` and is not offered.
 
-Cost: one pass over the training rows per checkpoint, shared with TracIn; a query is one product with the cached factors.
+Cost: one pass over the training rows per checkpoint, shared with TracIn; a query is one product with cached factors.
 """
 
 from __future__ import annotations

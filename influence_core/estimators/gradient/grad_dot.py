@@ -4,9 +4,10 @@
 
     grad_dot: S[t, i] = <grad l_i(theta), -grad m_t(theta)>         grad_cos: the same of unit vectors
 
-``m`` is the measurement, positive = proponent. ``grad_dot`` is TracIn with one checkpoint and learning rate 1. The cosine
-ignores how loud a row's gradient is: scaling the loss of a row changes nothing. Its self-influence would be 1 for every
-row and is not offered. Reference: Charpiat et al., Input Similarity from the Neural Network Perspective, NeurIPS 2019.
+``m`` is the measurement, positive = proponent. ``grad_dot`` is TracIn with one checkpoint and learning rate 1. The
+cosine ignores how loud a row's gradient is: scaling the loss of a row changes nothing. Its self-influence would be 1
+for every row and is not offered. Reference: Charpiat et al., Input Similarity from the Neural Network Perspective,
+NeurIPS 2019.
 
 Cost: one pass over the training rows; a query is one product with the cached factors.
 """

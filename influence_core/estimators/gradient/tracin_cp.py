@@ -4,10 +4,10 @@ Estimates, to first order, how much the training steps that used row i lowered t
 
     S[t, i] = sum_c eta_c <grad l_i(theta_c), -grad m_t(theta_c)>
 
-with ``m`` the measurement (minus the loss by default), as in Pruthi et al. (2020), equation 1; positive = proponent, the
-paper's own sign. The preset ``tracin_fast`` looks at the last layer only, bias included
-(Captum's method of that name leaves the bias out). The weight is the learning rate alone, not times visits over batch size, so that scores equal Captum's.
-For Adam the learning rate is not the step size: the order of rows is still meaningful, the amount is not.
+with ``m`` the measurement (minus the loss by default), as in Pruthi et al. (2020), equation 1; positive = proponent,
+the paper's own sign. The preset ``tracin_fast`` looks at the last layer only, bias included (Captum's method of that
+name leaves the bias out). The weight is the learning rate alone, not times visits over batch size, so that scores equal
+Captum's. For Adam the learning rate is not the step size: the order of rows is still meaningful, the amount is not.
 
 Cost: one pass over the training rows per checkpoint; a query is one product with the cached factors.
 """
@@ -38,7 +38,7 @@ class TracInCP(Bilinear):
 
     info = Info(
         name="tracin_cp", title="TracIn", family="gradient",
-        summary="Adds up, over checkpoints of training, how far a step on each training row would have moved the answer.",
+        summary="Adds up, over checkpoints, how far a training step on each row would have moved the answer.",
         estimand="sum over checkpoints of learning rate x gradient dot product",
         reference=_REFERENCE, needs=Needs.CHECKPOINTS | Needs.LEARNING_RATES, units="gradient", stochastic=True,
     )  # fmt: skip

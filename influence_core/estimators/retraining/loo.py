@@ -5,8 +5,9 @@
     S[t, i] = m_t(trained on all rows) - m_t(trained without row i)
 
 averaged over paired seeds: both runs of a pair start from the same weights and take the rows in the same order, and the
-batch of the missing row keeps its divisor. Positive = proponent. Retraining is costly, so rows are chosen: by id, or some
-at random; the others are NaN. Networks differ from seed to seed: the standard error over seeds is kept beside the mean.
+batch of the missing row keeps its divisor. Positive = proponent. Retraining is costly, so rows are chosen: by id, or
+some at random; the others are NaN. Networks differ from seed to seed: the standard error over seeds is kept beside the
+mean.
 
 Cost: (rows + 1) x seeds training runs; a query reads the table of outcomes.
 """
