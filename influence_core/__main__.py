@@ -66,12 +66,16 @@ def demo(
     name: Annotated[str, typer.Argument(help="digits, breast-cancer, ...")],
     out: Annotated[Path | None, typer.Option(help="The study folder to make.")] = None,
 ) -> None:
-    """Build a demo study: trains a model and records its checkpoints."""
+    """Build a demo study: trains a model, records its checkpoints, and fits the method that Explain starts with."""
+    from influence_core import fitting, registry
     from influence_core.demos import build_demo
+    from influence_core.workflows.default_method import default_method
 
     out = out or Path("studies") / name
     with _progress() as run:
         study = build_demo(name, out, run)
+        method, _ = default_method(study.task)
+        fitting.fit(study.task, registry.made(method, {}, study.task), run.with_store(study.store))
     print(f"{study.header.title}: {out}")
 
 

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from influence_core.primitives.matvec import matrix_vector
+
 
 class Side(ABC):
     """Gradients of one layer for n rows."""
@@ -198,7 +200,7 @@ def dot(query: Side, train: Side) -> Tensor:
     if isinstance(train, Dense):
         vectors = query.dense()
         # One query is a matrix-vector product, which reads the rows once at the speed of memory.
-        return torch.mv(train.values, vectors[0]).unsqueeze(0) if len(vectors) == 1 else vectors @ train.values.T
+        return matrix_vector(train.values, vectors[0]).unsqueeze(0) if len(vectors) == 1 else vectors @ train.values.T
     if isinstance(train, Tokens):
         tables = query.dense().reshape(query.rows, train.n_tokens, -1)
         return torch.stack([_token_products(table, train) for table in tables])

@@ -24,15 +24,9 @@ from influence_core.service.views import (
     StudyCard,
 )  # fmt: skip
 from influence_core.study import Study
+from influence_core.workflows.default_method import default_method as workflows_default
 
 CONFIDENT = 0.8
-# The default is the first of these that can run.
-_DEFAULTS = {
-    "gas": "It compares the directions of gradients, not their lengths, so a few loud rows do not top every list.",
-    "grad_cos": "It compares the directions of gradients, not their lengths, so loud rows do not top every list.",
-    "embedding_similarity": "No gradients can be had here, so rows are compared by how the model sees them.",
-    "knn_shapley": "No gradients can be had here, so the nearest rows share the vote.",
-}
 UNITS_IN_WORDS = {
     "measurement": "estimated change of the measurement if the row were left out",
     "gradient": "gradient units: how far training on the row moved the measurement, up to a constant",
@@ -169,14 +163,7 @@ def _matching(held: OpenStudy, text: str) -> np.ndarray:
 
 def default_method(study: str) -> tuple[str, str]:
     """Return the method that Explain starts with, and why it does."""
-    task = opened(study).study.task
-    can_run = registry.available(task)
-    for name, reason in _DEFAULTS.items():
-        if not can_run[name]:
-            return name, reason
-    raise BadInput(
-        "Nothing can be explained here", "No method can run on this study.", "See the Methods page for what each needs."
-    )
+    return workflows_default(opened(study).study.task)
 
 
 def methods(study: str) -> list[MethodView]:
