@@ -106,8 +106,12 @@ def run(report: Report) -> None:
         _many(report, case, folder)
 
 
-def _fresh(case: Case, folder: Path) -> tuple[Task, Run]:
+def _cleared(folder: Path) -> None:
     shutil.rmtree(folder / "store", ignore_errors=True)
+
+
+def _fresh(case: Case, folder: Path) -> tuple[Task, Run]:
+    """Return a new task and a store, empty once cleared: deleting old results is not part of a query."""
     return case.task(), Run(device="cpu", batch_size=BATCH, store=Store(folder / "store"))
 
 
@@ -119,9 +123,11 @@ def _fit(report: Report, case: Case, folder: Path) -> None:
         task, settings = _fresh(case, folder)
         fit(task, registry.made("tracin_cp"), settings)
 
+    _cleared(folder)
     fitted()
     size = Store(folder / "store").bytes_used()
-    times = in_turn({"floor": lambda: floor(case), "fit": fitted, "write": lambda: plain_write(folder, size)}, 5)
+    calls = {"floor": lambda: floor(case), "fit": fitted, "write": lambda: plain_write(folder, size)}
+    times = in_turn(calls, 5, before=lambda: _cleared(folder))
     base, total, write = (middle(times[key]) for key in ("floor", "fit", "write"))
     ratio = (total - write) / base
     report.add("reference", "floor: forward and backward, 5 x 4,000 rows", f"{base:.2f} s")
@@ -132,13 +138,15 @@ def _fit(report: Report, case: Case, folder: Path) -> None:
 
 def _queries(report: Report, case: Case, captum: Any, folder: Path) -> None:
     query = (case.test[0][:1], case.test[1][:1])
-    theirs, expected = seconds(lambda: captum.influence(query))
+    expected = captum.influence(query)
 
     def cold() -> Any:
         task, settings = _fresh(case, folder)
         return attribute(task, "tracin_cp", [0], run=settings)
 
-    ours = middle([seconds(cold)[0] for _ in range(3)])
+    calls = {"captum": lambda: captum.influence(query), "ours": cold}
+    times = in_turn(calls, 3, before=lambda: _cleared(folder))
+    theirs, ours = middle(times["captum"]), middle(times["ours"])
     report.add(
         "reference",
         "first query, cold: Captum / ours",
@@ -205,13 +213,14 @@ def _half(report: Report, case: Case, folder: Path, task: Task, settings: Run) -
 
 
 def _self_influence(report: Report, case: Case, captum: Any, folder: Path) -> None:
-    theirs, expected = seconds(lambda: captum.self_influence())
+    expected = captum.self_influence()
 
     def cold() -> Tensor:
         task, settings = _fresh(case, folder)
         return self_influence(task, "tracin_cp", run=settings)
 
-    ours = middle([seconds(cold)[0] for _ in range(3)])
+    times = in_turn({"captum": captum.self_influence, "ours": cold}, 3, before=lambda: _cleared(folder))
+    theirs, ours = middle(times["captum"]), middle(times["ours"])
     task, settings = _fresh(case, folder)
     values = self_influence(task, "tracin_cp", run=settings)
     error = float((values - expected).abs().max() / expected.abs().max())

@@ -49,11 +49,17 @@ def cpu_seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - started, result
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return wall times of several calls, run A B C A B C ..., so that a slow minute hits all of them."""
+def in_turn(
+    calls: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None
+) -> dict[str, list[float]]:
+    """Return wall times of several calls, run A B C A B C ..., so that a slow minute hits all of them.
+
+    ``before`` tidies up ahead of each call, outside its time.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            before()
             times[name].append(seconds(call)[0])
     return times
 

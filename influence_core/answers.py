@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -14,11 +15,13 @@ from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
 
+VERSION = 2
+
 
 def _inputs(task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, run: Run) -> dict[str, Any]:
     return {
-        "kind": "answer", "fit": estimator.key(task, run), "split": rows.split, "ids": list(rows.ids),
-        "reduce": rows.reduce, "measurement": measurement.identity(),
+        "kind": "answer", "version": VERSION, "fit": estimator.key(task, run), "split": rows.split,
+        "ids": list(rows.ids), "reduce": rows.reduce, "measurement": measurement.identity(),
     }  # fmt: skip
 
 
@@ -27,11 +30,22 @@ def answer_key(task: Task, estimator: Estimator, rows: Rows, measurement: Measur
     return digest(_inputs(task, estimator, rows, measurement, run))
 
 
-def obtained_answer(task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, run: Run) -> Tensor:
-    """Return the scores ``[n_test, n_train]`` of a query, solving only if they are not in the store."""
+@dataclass(frozen=True)
+class Answer:
+    """Scores ``[n_test, n_train]`` of a query, and what the solve found out: how far it converged, say."""
+
+    scores: Tensor
+    notes: tuple[str, ...]
+
+
+def obtained_answer(task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, run: Run) -> Answer:
+    """Return the answer to a query, solving only if it is not in the store."""
     inputs = _inputs(task, estimator, rows, measurement, run)
 
     def produce(writer: Writer) -> None:
-        writer.save("scores", fit(task, estimator, run).scores(rows, measurement))
+        fitted = fit(task, estimator, run)
+        writer.save("scores", fitted.scores(rows, measurement))
+        writer.meta["notes"] = list(fitted.notes)
 
-    return run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting).tensor("scores")
+    found = run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting)
+    return Answer(found.tensor("scores"), tuple(found.meta["notes"]))

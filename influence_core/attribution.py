@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,6 +81,15 @@ class Attribution:
                 ]  # fmt: skip
         columns = ["test_id", "side", "rank", "train_id", "score", "method", "measurement", "target", "units"]
         return pd.DataFrame(rows, columns=columns)
+
+    def _repr_html_(self) -> str:
+        """Show the strongest rows of up to three queries in a notebook."""
+        shown = self.to_frame(5)
+        shown = shown[shown["test_id"].isin(self.test_ids[:3])][["test_id", "side", "rank", "train_id", "score"]]
+        kind, target = self.measurement["kind"], self.measurement["target"]
+        what = html.escape(f"{self.method}, {kind} of the {target} label, units: {self.units}")
+        more = f", first 3 of {len(self.test_ids)} queries" if len(self.test_ids) > 3 else ""
+        return f"<p><b>{what}</b>{more}</p>{shown.to_html(index=False)}"
 
     def save(self, path: str | Path) -> None:
         """Write scores and ids to one ``.safetensors`` file."""

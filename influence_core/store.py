@@ -15,9 +15,12 @@ import math
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,9 @@ import torch
 from influence_core.errors import StoreProblem
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}  # the last two: a file in the way
+_RESERVE = 128 << 10  # given back when a computation fills the disk, so that the job list can say so
+_BEHIND = 32  # steps that may wait to be written; bounds the memory they hold
 
 
 @contextmanager
@@ -43,11 +49,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         # A file of the user's, read while an artifact is made, is none of the store's.
         ours = error.filename is None or path in Path(str(error.filename)).parents or path == Path(str(error.filename))
-        if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if ours and error.errno in _REFUSED:
             raise StoreProblem(
                 "The folder cannot be written",
                 f"{path}: {error.strerror}.",
-                "Change its permissions or use another studies folder.",
+                "Make it a folder with write permission, or use another studies folder.",
             ) from error
         raise
 
@@ -67,6 +73,8 @@ class Artifact:
         self.key, self.path = key, path
         try:
             self.meta: dict[str, Any] = json.loads((path / "meta.json").read_text())
+            if not isinstance(self.meta, dict) or self.meta.get("key") != key:
+                raise ValueError("it is the record of another result")
         except (OSError, ValueError) as error:
             why = f"{path / 'meta.json'} cannot be read ({error})."
             raise StoreProblem("A cached result is damaged", why, f"Delete the folder {path}.") from error
@@ -78,7 +86,10 @@ class Artifact:
             path = self.path / f"{name}.npy"
             try:
                 # A zero-length file cannot be mapped, so an empty array is read.
-                mode = "c" if path.stat().st_size > 0 and 0 not in _npy_shape(path) else None
+                form = _form(path)
+                if form != self.meta.get("arrays", {}).get(name, form):
+                    raise ValueError("its shape is not the recorded one")
+                mode = "c" if 0 not in form[0] else None
                 self._arrays[name] = np.load(path, mmap_mode=mode, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 why = f"{path} cannot be read ({error})."
@@ -94,11 +105,25 @@ class Artifact:
         return sorted(path.stem for path in self.path.glob("*.npy"))
 
 
-def _npy_shape(path: Path) -> tuple[int, ...]:
+def _form(path: Path) -> list[Any]:
+    """Return shape and type of an array as its file states them: what ``meta.json`` records."""
     with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(file)[0]
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return [list(shape), dtype.str]
+
+
+def _start_of_rows(handle: int, shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Return where the rows start; write the header unless it is there and whole."""
+    with os.fdopen(os.dup(handle), "r+b") as file:
+        try:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+        except ValueError:  # a new file, or one whose header did not fit on the disk
+            file.seek(0)
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+        return file.tell()
 
 
 @dataclass
@@ -125,10 +150,17 @@ class Writer:
         if path.exists() and (not boot.exists() or boot.read_text() != _boot_id()):
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-        boot.write_text(_boot_id())
+        if not boot.exists():  # not again: a death, or a full disk, in the middle of it would forget what is done
+            boot.write_text(_boot_id())
+        self._reserve = path / "reserve"
+        with open(self._reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE)
         self._done_file = path / "done.txt"
         self._done = set(self._done_file.read_text().splitlines()) if self._done_file.exists() else set()
         self._sheets: dict[str, _Sheet] = {}
+        self._behind: deque[Future[None]] = deque()
+        self._marked: Future[None] | None = None
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")  # of its own: none survives a fork
         self.meta: dict[str, Any] = {}
 
     def is_done(self, stage: str) -> bool:
@@ -136,9 +168,15 @@ class Writer:
         return stage in self._done
 
     def mark_done(self, stage: str) -> None:
-        """Record a finished stage, after its rows."""
-        with open(self._done_file, "a") as file:
-            file.write(stage + "\n")
+        """Record a finished stage, after its rows: a crash loses this stage and the one before it, at most."""
+
+        def record() -> None:
+            with open(self._done_file, "a") as file:
+                file.write(stage + "\n")
+
+        if self._marked is not None:
+            self._marked.result()
+        self._marked = self._later(record)
         self._done.add(stage)
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
@@ -146,25 +184,36 @@ class Writer:
         path = self.path / f"{name}.npy"
         handle = os.open(path, os.O_RDWR | os.O_CREAT)
         dtype = np.dtype(dtype)
-        with os.fdopen(os.dup(handle), "r+b") as file:
-            if os.fstat(handle).st_size == 0:
-                header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
-                np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-            else:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
+        try:
+            offset = _start_of_rows(handle, shape, dtype)
+        except BaseException:
+            os.close(handle)
+            raise
         self._sheets[name] = _Sheet(handle, offset, shape, dtype)
 
     def write(self, name: str, start: int, rows: torch.Tensor | np.ndarray) -> None:
-        """Write consecutive rows of a declared array, from row ``start``."""
+        """Write consecutive rows of a declared array, from row ``start``; the caller leaves ``rows`` as they are."""
         sheet = self._sheets[name]
         values = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
         data = np.ascontiguousarray(values, dtype=sheet.dtype).reshape(-1).view(np.uint8).data
-        position = sheet.offset + start * sheet.row_bytes
-        while data:
-            written = os.pwrite(sheet.file, data, position)
-            data, position = data[written:], position + written
+        self._later(partial(_write_all, sheet.file, data, sheet.offset + start * sheet.row_bytes))
+
+    def _later(self, step: Callable[[], None]) -> Future[None]:
+        """Do a step after those before it, in the writing thread; the next rows are computed meanwhile.
+
+        A failed step fails all that come after it, so that no stage counts as done whose rows are not there.
+        """
+        while len(self._behind) >= _BEHIND or (self._behind and self._behind[0].done()):
+            self._behind.popleft().result()
+        before = self._behind[-1] if self._behind else None
+
+        def after() -> None:
+            if before is not None:
+                before.result()  # has ended: one thread does them in turn
+            step()
+
+        self._behind.append(self._writing.submit(after))
+        return self._behind[-1]
 
     def save(self, name: str, values: torch.Tensor | np.ndarray) -> None:
         """Write a whole array at once."""
@@ -173,14 +222,25 @@ class Writer:
         self.write(name, 0, array.reshape(array.shape or (1,)))
 
     def close(self, *, flush: bool) -> None:
-        """Close the files; ``flush`` waits until their content is on the disk."""
-        for sheet in self._sheets.values():
-            if flush:
-                end = sheet.offset + math.prod(sheet.shape) * sheet.dtype.itemsize
-                os.truncate(sheet.file, end)
-                os.fsync(sheet.file)
-            os.close(sheet.file)
-        self._sheets.clear()
+        """Close the files; ``flush`` waits until their content is on the disk, and raises what kept it from it."""
+        self._writing.shutdown()
+        self._reserve.unlink(missing_ok=True)
+        while flush and self._behind:
+            self._behind.popleft().result()
+        while self._sheets:  # emptied one by one: after a failure the rest is closed by the next call, and none twice
+            _, sheet = self._sheets.popitem()
+            try:
+                if flush:
+                    os.truncate(sheet.file, sheet.offset + sheet.shape[0] * sheet.row_bytes)
+                    os.fsync(sheet.file)
+            finally:
+                os.close(sheet.file)
+
+
+def _write_all(file: int, data: memoryview, position: int) -> None:
+    while data:
+        written = os.pwrite(file, data, position)
+        data, position = data[written:], position + written
 
 
 class Store:
@@ -250,21 +310,23 @@ class Store:
         writer = Writer(final.with_name(key + ".part"))
         try:
             produce(writer)
+            writer.close(flush=True)
         except BaseException:
             writer.close(flush=False)
             raise
-        writer.close(flush=True)
         meta = {
             "key": key, "inputs": inputs, "torch": torch.__version__, "created": started,
             "seconds": round(time.time() - started, 3), **writer.meta,
+            "arrays": {path.stem: _form(path) for path in writer.path.glob("*.npy")},
         }  # fmt: skip
         with open(writer.path / "meta.json", "w") as file:
             json.dump(meta, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        for name in ("boot", "done.txt"):
-            (writer.path / name).unlink(missing_ok=True)
+        shutil.rmtree(final, ignore_errors=True)  # what is left of an artifact whose meta.json somebody deleted
         os.rename(writer.path, final)
+        for name in ("boot", "done.txt"):  # after the rename: a death before it must not lose what is done
+            (final / name).unlink(missing_ok=True)
         self._evict(keep=key)
 
     @contextmanager

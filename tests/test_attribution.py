@@ -104,3 +104,11 @@ def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None
     save_file({"scores": torch.ones(1, 2)}, tmp_path / "x.safetensors")
     with pytest.raises(BadInput, match="not an attribution"):
         Attribution.load(tmp_path / "x.safetensors")
+
+
+def test_a_notebook_shows_the_strongest_rows_and_escapes_ids() -> None:
+    scores = torch.tensor([[3.0, -2.0, 1.0]]).repeat(5, 1)
+    shown = attribution(scores, np.asarray(["<b>a</b>", "b", "c"]), tuple(range(5)))._repr_html_()
+    assert "&lt;b&gt;a&lt;/b&gt;" in shown and "<b>a</b>" not in shown
+    assert "tracin_cp" in shown and "gradient" in shown and "first 3 of 5" in shown
+    assert shown.count("proponent") == 3 * 2 and shown.count("opponent") == 3

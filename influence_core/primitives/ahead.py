@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 _lock = threading.Lock()
 _pools: list[ThreadPoolExecutor] = []
+os.register_at_fork(after_in_child=_pools.clear)  # a forked process does not inherit the thread
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

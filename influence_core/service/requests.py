@@ -92,13 +92,20 @@ class Question:
 
     def scores(self) -> np.ndarray:
         """Return the scores ``[n_train]``."""
+        return self.answer()[0]
+
+    def answer(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the scores ``[n_train]``, and facts that change how to read them."""
         task, run = self.held.study.task, self.held.run
 
-        def make() -> np.ndarray:
+        def make() -> tuple[np.ndarray, tuple[str, ...]]:
             if self.solving:
-                return obtained_answer(task, self.estimator, self.rows, self.measurement, run)[0].double().cpu().numpy()
-            fitted = fitting.fit(task, self.estimator, run)
-            return fitted.scores(self.rows, self.measurement)[0].double().cpu().numpy()
+                answer = obtained_answer(task, self.estimator, self.rows, self.measurement, run)
+                scores, notes = answer.scores, answer.notes
+            else:
+                fitted = fitting.fit(task, self.estimator, run)
+                scores, notes = fitted.scores(self.rows, self.measurement), fitted.notes
+            return scores[0].double().cpu().numpy(), notes
 
         identity = (self.info.name, self.key, self.rows, self.measurement)
         return self.held.remembered(("scores", identity), make)
@@ -159,7 +166,7 @@ def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
     if not question.ready:
         return _needed(study, question)
     started = time.perf_counter()
-    scores = question.scores()
+    scores, notes = question.answer()
     fitted = fitting.fit(question.held.study.task, question.estimator, question.held.run)
     known = np.isfinite(scores)
     counts, edges = np.histogram(scores[known], bins=_BINS)
@@ -167,7 +174,7 @@ def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
         _query(question), question.info.name, question.info.title, question.info.units,
         UNITS_IN_WORDS[question.info.units], _measured(question), _ranked(question, scores, 1),
         _ranked(question, scores, -1), int(known.sum()), counts, edges, fitted.share, _share(question, fitted.share),
-        fitted.notes, time.perf_counter() - started,
+        notes, time.perf_counter() - started,
     )  # fmt: skip
 
 
