@@ -84,8 +84,8 @@ class Attribution:
 
     def _repr_html_(self) -> str:
         """Show the strongest rows of up to three queries in a notebook."""
-        shown = self.to_frame(5)
-        shown = shown[shown["test_id"].isin(self.test_ids[:3])][["test_id", "side", "rank", "train_id", "score"]]
+        table = self.to_frame(5)
+        shown = table.loc[table["test_id"].isin(self.test_ids[:3]), ["test_id", "side", "rank", "train_id", "score"]]
         kind, target = self.measurement["kind"], self.measurement["target"]
         what = html.escape(f"{self.method}, {kind} of the {target} label, units: {self.units}")
         more = f", first 3 of {len(self.test_ids)} queries" if len(self.test_ids) > 3 else ""

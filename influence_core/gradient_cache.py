@@ -166,25 +166,23 @@ class TrainGradients:
 
     def block(self, rows: slice) -> list[Side]:
         """Return some training rows in the run's precision and on its device."""
-        sides = self._raw_block(rows)
+        sides = [_cast(side, self.run.dtype) for side in self._raw_block(rows)]
         if self._scales is None:
             return sides
         return [side.scaled(scale[rows].to(side_dtype(side))) for side, scale in zip(sides, self._scales, strict=True)]
 
     def _raw_block(self, rows: slice) -> list[Side]:
-        """Return some rows without their stored scales."""
+        """Return some rows as they are stored: in their precision, without their scales."""
         whole = rows == slice(0, self.task.n_train)
         sides = [side if whole else side.take(rows) for side in self._sides]
-        if self._scales is not None:
-            sides = [_cast(side, self.run.dtype) for side in sides]
         return [_moved(side, self.run.device) for side in sides] if self.run.device.type != "cpu" else sides
 
     def _step(self, query: list[Side]) -> int:
         """Return how many rows are compared at a time, so that what is built on the way fits the cache."""
         n, m, size = self.task.n_train, query[0].rows, self.run.dtype.itemsize
         temporary = max(temporary_numbers(q, side) for q, side in zip(query, self._sides, strict=True)) * size
-        if self._scales is not None:
-            temporary += 2 * self.bytes // n
+        if any(not _multiplied_as_stored(q, side) for q, side in zip(query, self._sides, strict=True)):
+            temporary += 2 * self.bytes // n  # the rows in the run's precision
         budget = _BLOCK_BYTES if m <= 4 else 32 * _BLOCK_BYTES
         return n if temporary == 0 else min(n, max(64, budget // temporary))
 
@@ -195,7 +193,7 @@ class TrainGradients:
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
             for i, side in enumerate(self._raw_block(rows)):
-                part = dot(query[i], side)
+                part = dot(query[i], side if _multiplied_as_stored(query[i], side) else _cast(side, self.run.dtype))
                 # The scale of a stored row multiplies its products: cheaper than multiplying the row.
                 result[:, rows] += part if self._scales is None else part * self._scales[i][rows].to(part)
         return result
@@ -242,6 +240,11 @@ def _moved(side: Side, device: torch.device) -> Side:
 
 def _cast(side: Side, dtype: torch.dtype) -> Side:
     return _mapped(side, lambda tensor: tensor.to(dtype))
+
+
+def _multiplied_as_stored(query: Side, train: Side) -> bool:
+    """Tell whether a product takes the stored precision as it is: equal ones, and one vector with written-out rows."""
+    return side_dtype(query) == side_dtype(train) or (isinstance(train, Dense) and query.rows == 1)
 
 
 def _unit_scale(side: Side) -> Tensor:

@@ -15,8 +15,8 @@ from influence_core.estimator import Cost, Estimator, Fitted, Sizes
 from influence_core.examples import Batch, moved
 from influence_core.gradient_cache import GradientSpec, TrainGradients, query_gradients, resolved_layers
 from influence_core.measurement import Measurement, Rows
-from influence_core.primitives.ahead import ahead
 from influence_core.primitives.sides import Side
+from influence_core.primitives.threads import ahead
 from influence_core.run import Run
 from influence_core.task import Task
 

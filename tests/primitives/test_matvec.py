@@ -30,3 +30,11 @@ def test_callers_in_several_threads_do_not_meet() -> None:
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda vector: matrix_vector(matrix, vector), vectors))
     torch.testing.assert_close(torch.stack(found), vectors @ matrix.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 5000])
+def test_sixteen_bit_rows_are_multiplied_in_the_precision_of_the_vector(n: int) -> None:
+    matrix, vector = torch.randn(n, 700).half(), torch.randn(700, dtype=torch.float64)
+    found = matrix_vector(matrix, vector)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, matrix.double() @ vector, rtol=1e-12, atol=1e-12)
