@@ -19,7 +19,8 @@ async (row) => {
   while (true) {
     await new Promise(requestAnimationFrame);
     const now = card();
-    if (heading().includes(row) && now && now.getAttribute('aria-label') + now.getAttribute('href') !== before) break;
+    const named = new RegExp(`row ${row}$`, 'm').test(heading());
+    if (named && now && now.getAttribute('aria-label') + now.getAttribute('href') !== before) break;
     if (performance.now() - started > 20000) throw new Error('no proponents after 20 s');
   }
   await new Promise(requestAnimationFrame);

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from influence_core.errors import BadInput, Cancelled, InfluenceError
+from influence_core.errors import BadInput, Cancelled, InfluenceError, StoreProblem
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -74,8 +74,12 @@ def demo(
     out = out or Path("studies") / name
     with _progress() as run:
         study = build_demo(name, out, run)
-        method, _ = default_method(study.task)
-        fitting.fit(study.task, registry.made(method, {}, study.task), run.with_store(study.store))
+        try:
+            method, _ = default_method(study.task)
+            fitting.fit(study.task, registry.made(method, {}, study.task), run.with_store(study.store))
+        except StoreProblem as error:  # building it again would find the folder taken
+            fix = f"The study itself is whole, in {out}: free some space and open it."
+            raise StoreProblem(error.what, error.why, fix) from error
     print(f"{study.header.title}: {out}")
 
 

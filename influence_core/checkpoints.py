@@ -63,7 +63,7 @@ def load_state(path: Path, index: int = 0) -> StateDict:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(
             f"Checkpoint {index} cannot be read",
-            f"{path}: {why}",
+            f"{path}: {why.rstrip('.')}.",
             "Give a state dict saved as .safetensors or with torch.save.",
         ) from None
     _check_state(loaded, index, str(path))

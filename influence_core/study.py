@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from influence_core.examples import Examples
 from influence_core.measurement import Rows
 from influence_core.recipe import Recipe
 from influence_core.store import Artifact, Store, Writer, disk_errors
+from influence_core.tables import check_finite, reading
 from influence_core.task import Task
 
 FORMAT = 1
@@ -100,21 +102,39 @@ class Study:
 
     def _parquet(self, split: str) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self._file(split))
+            with self._reading(split):
+                return pq.ParquetFile(self._file(split))
         except FileNotFoundError:
             raise BadInput(
                 f"There is no '{split}' split",
                 f"{self._file(split)} does not exist.",
                 "Restore the file or use another split.",
             ) from None
-        except pa.ArrowInvalid as error:
-            raise BadInput(
-                f"The '{split}' data cannot be read", f"{self._file(split)}: {error}.", "Restore the file from a copy."
-            ) from None
+
+    def _reading(self, split: str) -> AbstractContextManager[None]:
+        return reading(self._file(split), f"The '{split}' data cannot be read")
+
+    def _values(self, split: str, name: str) -> pa.ChunkedArray:
+        file = self._parquet(split)
+        with self._reading(split):
+            return named_column(file.read([name]), name)
+
+    def _batches(self, split: str) -> Iterator[pa.Table]:
+        file = self._parquet(split)
+        with self._reading(split):
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch])
 
     def column(self, split: str, name: str) -> np.ndarray:
         """Return one column of a split."""
-        return named_column(self._parquet(split).read([name]), name).to_numpy()
+        return self._values(split, name).to_numpy()
+
+    def _ids(self, split: str) -> np.ndarray:
+        values = self._values(split, self.header.id)
+        if values.null_count:
+            why = f"{self._file(split)} has {values.null_count} without '{self.header.id}'."
+            raise BadInput(f"A row of the {split} split has no id", why, "Give every row its own id.")
+        return values.to_numpy()
 
     def rows(self, split: str, positions: Sequence[int]) -> pa.Table:
         """Return raw rows by position, reading only the row groups that hold them."""
@@ -124,7 +144,8 @@ class Study:
         wanted = np.asarray(positions, dtype=np.int64)
         groups = np.searchsorted(starts, wanted, side="right") - 1
         used = sorted(set(groups.tolist()))
-        table = file.read_row_groups(used)
+        with self._reading(split):
+            table = file.read_row_groups(used)
         offsets = dict(zip(used, np.concatenate([[0], np.cumsum([sizes[g] for g in used])]), strict=False))
         return table.take(
             pa.array(
@@ -145,16 +166,15 @@ class Study:
         if not path.exists():
             return None
         ids = self.column("train", self.header.id).tolist()
+        what = "The planted truth cannot be read"
+        fix = "Restore the file, or delete it: only badges and metrics use it."
         try:
-            truth = pq.read_table(path)
-            known = dict(zip(truth["id"].to_pylist(), truth["label"].to_pylist(), strict=True))
+            with reading(path, what, fix):
+                truth = pq.read_table(path)
+                known = dict(zip(truth["id"].to_pylist(), truth["label"].to_pylist(), strict=True))
             return np.asarray([str(known[row]) for row in ids])
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise BadInput(
-                "The planted truth cannot be read",
-                f"{path}: {error}.",
-                "Restore the file, or delete it: only badges and metrics use it.",
-            ) from None
+        except KeyError as error:
+            raise BadInput(what, f"{path}: {error}.", fix) from None
 
     def label_index(self, split: str) -> np.ndarray:
         """Return the labels of a split as class indices ``[n]``.
@@ -162,14 +182,14 @@ class Study:
         Raises:
             BadInput: A label is no class.
         """
-        labels = named_column(self._parquet(split).read([self.header.label]), self.header.label)
+        labels = self._values(split, self.header.label)
         # pyarrow makes its functions at import time, which type checkers do not see.
         index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
         if index.null_count:
             unknown = labels.filter(index.is_null())[0].as_py()
             raise BadInput(
                 f"A label of the {split} split is no class",
-                f"'{unknown}' is not among {', '.join(self.header.classes[:12])}.",
+                f"{self._file(split)}: '{unknown}' is not among {', '.join(self.header.classes[:12])}.",
                 "Correct the label, or the classes in study.toml.",
             )
         return index.to_numpy().astype(np.int64)
@@ -249,7 +269,7 @@ class Study:
         header = self.header
         splits = dict.fromkeys(("train", "test", *self.splits))  # the first two must be there
         data = {split: self._examples(split) for split in splits}
-        ids = {split: self.column(split, header.id) for split in splits}
+        ids = {split: self._ids(split) for split in splits}
         task = Task(
             architectures.model_factory(header.model["architecture"], header.model.get("options", {})),
             data["train"], data["test"], header.loss,
@@ -261,20 +281,23 @@ class Study:
         return task
 
     def _examples(self, split: str) -> Examples:
-        encoded = self._encoded(split)
-        return Examples((encoded.tensor("inputs"), torch.from_numpy(self.label_index(split))), split)
+        inputs, targets = self._encoded(split).tensor("inputs"), torch.from_numpy(self.label_index(split))
+        with self._reading(split):
+            return Examples((inputs, targets), split)
 
     def _encoded(self, split: str) -> Artifact:
         """Return the encoded split, made once by streaming through the file, memory-mapped afterwards."""
         parts = [_file_hash(self._file(split)), self.encoder.to_json()]
         inputs = {"kind": "encoded rows", "split": split, "parts": parts}
+        path, fix = self._file(split), "Restore the file or encoder.json from a copy."
 
         def produce(writer: Writer) -> None:
-            file = self._parquet(split)
-            writer.create("inputs", (file.metadata.num_rows, *self.encoder.shape), np.float32)
+            writer.create("inputs", (self.n_rows(split), *self.encoder.shape), np.float32)
             start = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
-                values = self.encoder.encoded(pa.Table.from_batches([batch]))
+            for table in self._batches(split):
+                with reading(path, "The rows do not fit encoder.json", fix), np.errstate(all="ignore"):
+                    values = self.encoder.encoded(table)
+                check_finite(values, table, self.header.id, path)
                 writer.write("inputs", start, values)
                 start += len(values)
 
@@ -298,23 +321,27 @@ def save_study(
     import json
 
     import tomli_w
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if path.exists():
         raise BadInput("The folder is taken", f"{path} exists already.", "Choose another place, or delete it first.")
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    with disk_errors(path):
-        (part / "checkpoints").mkdir(parents=True)
-        for split, table in tables.items():
-            pq.write_table(table, part / f"{split}.parquet", row_group_size=_ROWS_AT_ONCE)
-        if truth is not None:
-            pq.write_table(truth, part / "truth.parquet")
-        (part / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1))
-        for name, state in states.items():
-            save_file({key: value.contiguous() for key, value in state.items()}, part / name)
-        (part / "study.toml").write_text(tomli_w.dumps({"format": FORMAT, **header}), encoding="utf-8")
-        part.rename(path)
+    try:
+        with disk_errors(path):
+            (part / "checkpoints").mkdir(parents=True)
+            for split, table in tables.items():
+                pq.write_table(table, part / f"{split}.parquet", row_group_size=_ROWS_AT_ONCE)
+            if truth is not None:
+                pq.write_table(truth, part / "truth.parquet")
+            (part / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1))
+            for name, state in states.items():
+                (part / name).write_bytes(save({key: value.contiguous() for key, value in state.items()}))
+            (part / "study.toml").write_text(tomli_w.dumps({"format": FORMAT, **header}), encoding="utf-8")
+            part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     return Study(path)
 
 
@@ -322,13 +349,13 @@ def _read_header(path: Path) -> Header:
     file = path / "study.toml"
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(
             "There is no study here",
             f"{file} does not exist.",
             "Give a study folder, or build one: python -m influence_core demo digits --out studies/digits",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadInput("The study cannot be read", f"{file}: {error}.", "Restore study.toml from a copy.") from None
     version = content.pop("format", None)
     if not isinstance(version, int) or version > FORMAT:
@@ -363,3 +390,6 @@ def _file_hash(path: Path) -> str:
         raise BadInput(
             "A file of the study is gone", f"{path} does not exist.", "Restore it from a copy of the study."
         ) from None
+    except OSError as error:
+        why = f"{path}: {error.strerror}."
+        raise BadInput("A file of the study cannot be read", why, "Restore it from a copy of the study.") from None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from influence_core.errors import BadInput
 
@@ -48,3 +53,38 @@ def _inert(value: Any) -> Any:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def reading(path: Path, what: str, fix: str = "Restore the file from a copy.") -> Iterator[None]:
+    """Turn what a damaged table raises, while it is read or made numbers, into one clear message that names the file.
+
+    Raises:
+        BadInput: ``what``, a clause.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except BadInput as error:
+        raise BadInput(error.what, f"{path}: {error.why}", error.fix) from None
+    # A broken footer, a page that does not unpack, a text where a number should be: Arrow and NumPy have many names.
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise BadInput(what, f"{path}: {why}.", fix) from None
+
+
+def check_finite(values: np.ndarray, rows: pa.Table, id_column: str, path: Path) -> None:
+    """Refuse encoded rows ``[n, ...]`` with a value that is missing, NaN, infinite or beyond 32-bit numbers.
+
+    Raises:
+        BadInput: Names the file and the row.
+    """
+    broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+    if len(broken):
+        row = rows[id_column][int(broken[0])].as_py() if id_column in rows.column_names else int(broken[0])
+        raise BadInput(
+            "A value is no finite number",
+            f"{path}: row {row} holds one that is missing, NaN, infinite or too large ({len(broken)} such rows here).",
+            "Correct or remove these rows; if they are right, restore encoder.json from a copy.",
+        )

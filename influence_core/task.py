@@ -203,9 +203,11 @@ class Task:
         try:
             model.load_state_dict(dict(state))
         except RuntimeError as error:
-            why = " ".join(str(error).split())[:300]
+            why = " ".join(str(error).split())[:300].rstrip(".")
             raise BadInput(
-                f"Checkpoint {index} does not fit the model", f"{why}.", "Give checkpoints of this architecture."
+                f"Checkpoint {index} does not fit the model",
+                f"{self._named(index)}{why}.",
+                "Give checkpoints of this architecture.",
             ) from None
         broken = [
             name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
@@ -213,7 +215,7 @@ class Task:
         if broken:
             raise NumericalProblem(
                 f"Checkpoint {index} is broken",
-                f"'{broken[0]}' holds a NaN or an infinity.",
+                f"{self._named(index)}'{broken[0]}' holds a NaN or an infinity.",
                 "Leave this checkpoint out or train with a smaller learning rate.",
             )
         return model.to(device=device, dtype=dtype).eval().requires_grad_(True)
@@ -221,6 +223,11 @@ class Task:
     def state(self, checkpoint: int = -1) -> StateDict:
         """Return the weights of a checkpoint."""
         return self._loaded(checkpoint % len(self._checkpoints))
+
+    def _named(self, index: int) -> str:
+        """Return the file of a checkpoint for the start of a sentence; nothing for weights in memory."""
+        item = self._checkpoints[index]
+        return f"{item}: " if isinstance(item, Path) else ""
 
     def _loaded(self, index: int) -> StateDict:
         item = self._checkpoints[index]
@@ -244,7 +251,16 @@ class Task:
                 parts = [
                     outputs(model, batch.inputs) for _, batch in self.split(split).batches(512, "cpu", torch.float32)
                 ]
-            self.memo[key] = torch.cat(parts)
+            whole = torch.cat(parts)
+            broken = (~whole.reshape(len(whole), -1).isfinite().all(1)).nonzero()
+            if len(broken):
+                file, row = self._named(self.n_checkpoints - 1), self.ids(split)[int(broken[0])]
+                raise NumericalProblem(
+                    "The model's output is not a number",
+                    f"{file}it is NaN or infinite on {len(broken)} {split} rows, as on {row}.",
+                    "Correct these rows, or train with a smaller learning rate.",
+                )
+            self.memo[key] = whole
         return self.memo[key][positions]
 
     def predicted(self, split: str, positions: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,10 @@ def predictions(study: str, chosen: PredictionFilter) -> PredictionList:
     """Return the test predictions that pass a filter.
 
     Raises:
-        BadInput: An unknown word or class in the filter.
+        BadInput: An unknown word or class in the filter, or a number that is none.
     """
     held = opened(study)
+    _check_filter(chosen)
     classes = held.study.header.classes
     labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
     predicted, confidence = chances.argmax(1), chances.max(1)
@@ -118,6 +120,16 @@ def predictions(study: str, chosen: PredictionFilter) -> PredictionList:
     found = np.flatnonzero(keep)
     found = found[_order(chosen, found, confidence)]
     return PredictionList(rows.data(held, "test", found[: chosen.limit].tolist()), len(found))
+
+
+def _check_filter(chosen: PredictionFilter) -> None:
+    whole = [isinstance(number, int) for number in (chosen.limit, chosen.seed)]
+    if not all(whole) or chosen.limit < 1 or not isinstance(chosen.text, str):
+        raise BadInput(
+            "This filter cannot be used",
+            f"limit is {chosen.limit!r}, seed {chosen.seed!r}, text {chosen.text!r}.",
+            "Use a limit of 1 or more, a whole number as seed, and any text.",
+        )
 
 
 def _class_index(classes: tuple[str, ...], name: str) -> int:
@@ -144,7 +156,7 @@ def _matching(held: OpenStudy, text: str) -> np.ndarray:
     def haystack() -> list[str]:
         n = held.study.n_rows("test")
         cards = (
-            rows.data(held, "test", list(range(n)), all_cells=True) if held.study.header.modality != "image" else None
+            rows.drawn(held, "test", list(range(n)), all_cells=True) if held.study.header.modality != "image" else None
         )
         ids = held.study.task.ids("test").tolist()
         classes, labels = held.study.header.classes, rows.given_labels(held, "test")
@@ -173,15 +185,22 @@ def methods(study: str) -> list[MethodView]:
 
 
 def _method_view(held: OpenStudy, name: str) -> MethodView:
-    entry = registry.entries()[name]
-    info, task = entry.info, held.study.task
-    reason = registry.missing(info, task)
+    entry, task = registry.entries()[name], held.study.task
+    view = held.remembered(("method", name), lambda: _described(held, entry))
+    # Asked anew each time, unlike the words: a job may end, or the cache lose a result, between two reruns.
+    reason = registry.missing(entry.info, task)
     fitted = not reason and fitting.is_fitted(task, entry.make(), held.run)
-    fields = tuple(config_fields(entry.defaults))
-    layers = tuple(n for n, m in task.module.named_modules() if n and any(True for _ in m.parameters(recurse=False)))
+    return replace(view, available=not reason, reason=reason, fitted=fitted)
+
+
+def _described(held: OpenStudy, entry: registry.Entry) -> MethodView:
+    """Return what stays true of a method while the study is open; most of the time goes into reading its options."""
+    info, fields = entry.info, tuple(config_fields(entry.defaults))
+    modules = held.study.task.module.named_modules()
+    layers = tuple(n for n, m in modules if n and any(True for _ in m.parameters(recurse=False)))
     return MethodView(
-        name, info.title, info.family, info.summary, info.units, UNITS_IN_WORDS[info.units], info.reference,
-        info.measurements, info.utility, not reason, reason, fitted, info.scores, fields,
+        info.name, info.title, info.family, info.summary, info.units, UNITS_IN_WORDS[info.units], info.reference,
+        info.measurements, info.utility, False, "", False, info.scores, fields,
         layers if any(field.name == "layers" for field in fields) else (),
     )  # fmt: skip
 

@@ -38,13 +38,14 @@ def data(held: OpenStudy, split: str, positions: Sequence[int], *, all_cells: bo
     known = {p: held.recalled(("datum", split, p, all_cells)) for p in wanted}
     fresh = sorted(position for position, datum in known.items() if datum is None)
     if fresh:
-        for position, datum in zip(fresh, _drawn(held, split, fresh, all_cells), strict=True):
+        for position, datum in zip(fresh, drawn(held, split, fresh, all_cells=all_cells), strict=True):
             held.remember(("datum", split, position, all_cells), datum)
             known[position] = datum
     return tuple(known[position] for position in wanted)
 
 
-def _drawn(held: OpenStudy, split: str, positions: list[int], all_cells: bool) -> list[Datum]:
+def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool) -> list[Datum]:
+    """Return cards that are not remembered: of more rows than anybody looks at."""
     study = held.study
     rows = study.rows(split, positions)
     encoder, classes = study.encoder, study.header.classes

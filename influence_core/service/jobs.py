@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ DEATH_LIMIT = 5  # deaths in a row without getting any further
 ATTEMPT_LIMIT = 100  # however far it gets each time
 _BUSY_SECONDS = 10.0
 _LISTED = 200
+_ROOM = 256 << 10  # bytes that opening and changing the list may take
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE jobs(
@@ -136,7 +138,9 @@ def _job(row: sqlite3.Row) -> Job:
 def _problem(path: Path, error: sqlite3.Error) -> StoreProblem:
     code = getattr(error, "sqlite_errorname", "") or ""
     why = f"{path}: {error}."
-    if code == "SQLITE_FULL":
+    # Without room for its shared memory SQLite cannot even read, and calls that an I/O error.
+    refused = code.startswith("SQLITE_IOERR") and path.exists()
+    if code == "SQLITE_FULL" or (refused and shutil.disk_usage(path).free < _ROOM):
         return StoreProblem("The disk is full", why, "Free some space and try again; nothing finished is lost.")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StoreProblem("The job list is busy", why, "Try again in a moment.")

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from influence_core.study import Study
 
 _KEPT = 4
 _ENTRIES = 4096
+_BYTES = 512 << 20
 _lock = threading.Lock()
 _opened: OrderedDict[Path, tuple[tuple[Any, ...], OpenStudy]] = OrderedDict()
 
@@ -27,6 +29,7 @@ class OpenStudy:
         self.study = Study(path)
         self.run = Run(store=self.study.store)
         self._kept: OrderedDict[Any, Any] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def recalled(self, key: Any) -> Any:
@@ -37,11 +40,12 @@ class OpenStudy:
             return self._kept.get(key)
 
     def remember(self, key: Any, value: Any) -> None:
-        """Keep a value; the least recently used is forgotten above the limit."""
+        """Keep a value; the least recently used is forgotten above the limits of number and bytes."""
         with self._lock:
+            self._bytes += _size(value) - _size(self._kept.pop(key, None))
             self._kept[key] = value
-            while len(self._kept) > _ENTRIES:
-                self._kept.popitem(last=False)
+            while len(self._kept) > _ENTRIES or (self._bytes > _BYTES and len(self._kept) > 1):
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
 
     def remembered(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return ``make()``, computed once per key; it never returns None."""
@@ -50,6 +54,13 @@ class OpenStudy:
             value = make()
             self.remember(key, value)
         return value
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of the arrays in a value; cards and numbers are bounded by their count."""
+    if isinstance(value, tuple):
+        return sum(_size(item) for item in value)
+    return int(getattr(value, "nbytes", 0))
 
 
 def studies_folder() -> Path:
@@ -65,11 +76,11 @@ def opened(name: str) -> OpenStudy:
     """
     folder = studies_folder()
     path = folder / name
-    if not name or name != Path(name).name or not (path / "study.toml").is_file():
+    if not _is_study(folder, name):
         known = ", ".join(item.parent.name for item in sorted(folder.glob("*/study.toml"))[:10])
         raise BadInput(
             "Unknown study",
-            f"'{name}' is not in {folder}.",
+            f"'{name[:80]}' is not in {folder}.",
             f"Open one of: {known}."
             if known
             else "Build one: python -m influence_core demo digits --out studies/digits",
@@ -86,6 +97,14 @@ def opened(name: str) -> OpenStudy:
         return held[1]
 
 
+def _is_study(folder: Path, name: str) -> bool:
+    """Tell whether a name, as it may stand in a URL, is that of a folder right here with a study in it."""
+    try:
+        return name not in ("", "..") and name == Path(name).name and (folder / name / "study.toml").is_file()
+    except OSError:  # longer than any file name can be, or not ours to look at
+        return False
+
+
 def _signature(path: Path) -> tuple[Any, ...]:
     """Return what changes when a file of the study does; its content is hashed on opening."""
     files = [
@@ -94,7 +113,9 @@ def _signature(path: Path) -> tuple[Any, ...]:
         *sorted(path.glob("*.parquet")),
         *sorted((path / "checkpoints").glob("*")),
     ]
-    stats = [
-        (file.name, file.stat().st_mtime_ns, file.stat().st_size, file.stat().st_ino) for file in files if file.exists()
-    ]
+    stats: list[tuple[Any, ...]] = []
+    for file in files:
+        with suppress(FileNotFoundError):  # gone, perhaps just now
+            state = file.stat()
+            stats.append((file.name, state.st_mtime_ns, state.st_size, state.st_ino))
     return tuple(stats)

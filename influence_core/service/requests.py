@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from influence_core.costs import cost, cost_in_words
 from influence_core.errors import BadInput, Unavailable
 from influence_core.estimator import Estimator, check_measurement
 from influence_core.measurement import Measurement, Rows
+from influence_core.primitives.features import check_layer
 from influence_core.service import data as rows
 from influence_core.service import tasks
 from influence_core.service.catalog import UNITS_IN_WORDS
@@ -44,10 +45,14 @@ class Question:
         """Check every part."""
         self.held = opened(study)
         self.request = request
+        _check_types(request)
         task = self.held.study.task
         self.estimator: Estimator = registry.made(request.method, plain_options(request.method, request.config), task)
         self.info = self.estimator.named
         registry.check_available(self.info, task)
+        for layer in getattr(self.estimator.config, "layers", None) or ():
+            if layer not in ("last", *(name for name, _ in task.module.named_parameters(remove_duplicate=False))):
+                check_layer(task.module, layer)  # now, rather than in a job that must fail
         if not self.info.scores:
             raise Unavailable(
                 f"{self.info.title} does not rank rows for a prediction",
@@ -59,12 +64,12 @@ class Question:
             kind = self.info.measurements[0]  # the method's own, where the reader has not chosen
         self.measurement = Measurement(kind, self.held.study.target(request.target))
         check_measurement(self.info, self.measurement)
-        if request.k < 1:
-            raise BadInput("Nothing to show", f"k is {request.k}.", "Show at least one row per side.")
         ids = tuple(self.held.study.row_id(request.split, value) for value in request.ids)
         if not ids:
             raise BadInput("The query is empty", "No prediction matches.", "Choose a prediction from the list.")
-        self.rows = Rows(request.split, ids, request.reduce if len(ids) > 1 else None)
+        self.rows = Rows(request.split, ids, request.reduce)
+        if len(ids) == 1:
+            self.rows = Rows(request.split, ids)  # a mean of one is the row itself, and shares its answer
         if len(ids) > 1 and request.reduce is None:
             raise BadInput(
                 "Several rows are not one question", f"There are {len(ids)}.", "Choose one, or ask for their mean."
@@ -123,6 +128,18 @@ class Question:
         ]  # fmt: skip
 
 
+def _check_types(request: ExplainRequest) -> None:
+    """Raise ``BadInput`` for what would otherwise fail in the middle of a computation."""
+    if not isinstance(request.k, int) or request.k < 1:
+        raise BadInput("Nothing to show", f"k is {request.k!r}.", "Show a whole number of rows per side, at least one.")
+    if isinstance(request.ids, str) or not isinstance(request.ids, Sequence):
+        raise BadInput("The query cannot be read", f"ids is {request.ids!r}.", "Give the row ids as a tuple.")
+    if not isinstance(request.method, str):
+        raise BadInput("Unknown method", f"method is {request.method!r}.", "Give a method's id.")
+    if not isinstance(request.config, Mapping):
+        raise BadInput("These options cannot be used", f"config is {request.config!r}.", "Give names and values.")
+
+
 def plain_options(method: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as the Config takes them: a comma-separated text becomes a list where a list is asked for."""
     fields = registry.found(method).cls.Config.model_fields
@@ -150,8 +167,10 @@ def _query(question: Question) -> QueryView:
     if len(positions) == 1:
         title = f"{chosen.split.capitalize()} row {chosen.ids[0]}"
     else:
-        given, said = {d.given for d in shown}, {d.predicted for d in shown}
-        same = f": given {given.pop()}, predicted {said.pop()}" if len(given) == len(said) == 1 else ""
+        given = set(rows.given_labels(held, chosen.split)[positions].tolist())
+        said = set(rows.probabilities(held, chosen.split)[positions].argmax(1).tolist())
+        alike = len(given) == len(said) == 1
+        same = f": given {classes[given.pop()]}, predicted {classes[said.pop()]}" if alike else ""
         title = f"{len(positions)} {chosen.split} rows{same}"
     return QueryView(title, shown, len(positions), tuple((classes[c], float(chances[c])) for c in order.tolist()))
 
@@ -181,9 +200,10 @@ def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
 def _ranked(question: Question, scores: np.ndarray, sign: int) -> tuple[RankedRow, ...]:
     signed = np.where(np.isfinite(scores), sign * scores, -np.inf)
     k = min(question.request.k, len(signed))
-    top = np.argpartition(-signed, k - 1)[:k] if k < len(signed) else np.arange(len(signed))
-    top = top[np.lexsort((top, -signed[top]))]
-    top = top[signed[top] > 0]
+    # A partition keeps any of the rows that tie for the last place, so only its k-th value is used; ties by position.
+    last = -np.partition(-signed, k - 1)[k - 1]
+    top = np.flatnonzero((signed >= last) & (signed > 0))
+    top = top[np.argsort(-signed[top], kind="stable")][:k]
     shown = rows.data(question.held, "train", top.tolist())
     return tuple(RankedRow(i + 1, float(scores[p]), card) for i, (p, card) in enumerate(zip(top, shown, strict=True)))
 

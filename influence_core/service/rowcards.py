@@ -29,7 +29,7 @@ def row_card(study: str, split: str, row_id: object, method: str) -> RowCard:
     chances = rows.probabilities(held, split)[position]
     classes = held.study.header.classes
     losses = rows.losses(held, split)
-    entry = registry.found(method)
+    entry = registry.found(method, held.study.task)
     helps, hurts, note = _affected(held, split, value, position, entry)
     return RowCard(
         rows.data(held, split, [position], all_cells=True)[0],
@@ -58,7 +58,9 @@ def _neighbours(held: OpenStudy, split: str, position: int) -> tuple[RankedRow, 
     if split == "train":
         similarity = similarity.clone()
         similarity[position] = -torch.inf
-    top = similarity.topk(min(_NEIGHBOURS, len(similarity))).indices.tolist()
+    others = len(similarity) - (split == "train")  # the row itself is no neighbour, however small the study
+    # Sorted, not topk: that takes any of the rows that tie.
+    top = similarity.argsort(descending=True, stable=True)[: min(_NEIGHBOURS, others)].tolist()
     cards = rows.data(held, "train", top)
     return tuple(
         RankedRow(i + 1, float(similarity[p]), card) for i, (p, card) in enumerate(zip(top, cards, strict=True))

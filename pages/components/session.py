@@ -28,10 +28,17 @@ _STUDY = "influence.study"
 _LEFT = "influence.left"
 _SAID = "influence.said"
 _REDRAW = "influence.redraw"
+_ACTED = "influence.acted"
 
 
 def restore() -> None:
-    """Take over the address if the browser brought a new one; keep the session's view otherwise."""
+    """Take over the address if the browser brought a new one; keep the session's view otherwise.
+
+    A click is newer than any address that comes with it: a browser that is clicked quickly still shows the address
+    before the last one, which is no wish to go back there.
+    """
+    if st.session_state.pop(_ACTED, False):
+        return
     arrived = {name: st.query_params.get_all(name) for name in st.query_params}
     if _STATE in st.session_state and arrived in ({}, st.session_state.get(_WRITTEN)):
         return  # Streamlit empties the address when a screen is picked in the menu; the view goes along
@@ -85,9 +92,10 @@ def params() -> dict[str, list[str]]:
 
 
 def update(**changes: Any) -> None:
-    """Change fields of the view; a new change clears the notes about the old address."""
+    """Change fields of the view; a new change clears the notes about the old address. For callbacks."""
     st.session_state[_STATE] = replace(view(), **changes)
     st.session_state[_PROBLEMS] = ()
+    st.session_state[_ACTED] = True
 
 
 def settle(**changes: Any) -> View:
@@ -126,6 +134,7 @@ def follow_link() -> None:
     screen, target, found = views.view_from_href(str(st.session_state[LINKS].get("go") or ""))
     st.session_state[_STATE], st.session_state[_PROBLEMS] = target, found
     st.session_state[_NEXT_SCREEN] = screen
+    st.session_state[_ACTED] = True
 
 
 def take_next_screen() -> str | None:

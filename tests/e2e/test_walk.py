@@ -134,3 +134,21 @@ def test_a_table_study_shows_its_cells(page: Page, server: AppServer) -> None:
     page.goto(f"{server.url}/explain?study=breast-cancer&status=wrong")
     assert proponents(page)
     expect(page.locator(".st-key-query")).to_contain_text(re.compile("mean|worst|error"))
+
+
+def test_quick_clicks_end_at_the_last_one(page: Page, server: AppServer) -> None:
+    page.goto(f"{server.url}/explain?study=digits")
+    proponents(page)
+    rows = [str(link.get_attribute("data-pick")) for link in page.locator("a[data-pick]").all()]
+    for pause in (0, 40, 150):  # ms: while the answer to the click before is on its way, in every phase of it
+        for row in rows[1:12]:
+            page.locator(f"a[data-pick='{row}']").click()
+            page.wait_for_timeout(pause)
+        expect(page.locator(".st-key-heading")).to_contain_text(f"row {rows[11]}", timeout=PATIENT)
+        expect(page).to_have_url(re.compile(rf"id={rows[11]}\b"))
+        last, rows = rows[11], [rows[0], *reversed(rows[1:])]
+    page.go_back()
+    expect(page).not_to_have_url(re.compile(rf"id={last}\b"))
+    before = re.search(r"id=(\d+)", page.url)
+    assert before is not None
+    expect(page.locator(".st-key-heading")).to_contain_text(f"row {before[1]}", timeout=PATIENT)
