@@ -6,6 +6,8 @@
 PORT ?= 8501
 STUDIES ?= studies
 PYTEST_ARGS ?=
+# Two processes, a file each at a time: the tests run on one thread per process.
+PARALLEL := -n 2 --dist loadfile
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -91,7 +93,7 @@ run: $(RUN_STAMP) $(STUDIES)/digits/study.toml $(STUDIES)/breast-cancer/study.to
 
 test: $(DEV_STAMP) browser
 	@echo 'test: running the tests'
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(DEV_STAMP) browser
 	@echo 'test: running the slow tests'
@@ -102,7 +104,7 @@ check: $(DEV_STAMP) browser
 	@echo 'check: lint' && $(PY) -m ruff check .
 	@echo 'check: types' && $(PY) -m pyright influence_core
 	@echo 'check: layers' && $(VENV)/bin/lint-imports
-	@echo 'check: tests' && $(PY) -m pytest $(PYTEST_ARGS)
+	@echo 'check: tests' && $(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 bench: $(DEV_STAMP)
 	@$(PY) -m benchmarks

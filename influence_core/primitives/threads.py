@@ -28,7 +28,7 @@ def one_core_threads(purpose: str, count: int) -> ThreadPoolExecutor:
             threads, barrier = torch.get_num_threads(), threading.Barrier(count)
 
             def start(_: int) -> None:
-                torch.get_num_threads()  # a thread's first look takes over the program's setting; its own holds after it
+                torch.get_num_threads()  # the first look takes over the program's setting; the thread's own holds after it
                 torch.set_num_threads(1)
                 barrier.wait()  # so that every thread is started, and takes one of these calls
 
