@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,33 +20,12 @@ from influence_core.encoder import Encoder, load_encoder, named_column
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.measurement import Rows
-from influence_core.recipe import Recipe
-from influence_core.store import Artifact, Store, Writer, disk_errors
+from influence_core.store import Artifact, Store, Writer
+from influence_core.study_files import ROWS_AT_ONCE, SPLITS, States, file_hash, read_header, write_study
 from influence_core.tables import check_finite, reading
 from influence_core.task import Task
 
-FORMAT = 1
-SPLITS = ("train", "test", "locked")
 CACHE_BYTES = 20 << 30
-_ROWS_AT_ONCE = 4096
-
-
-@dataclass(frozen=True)
-class Header:
-    """What ``study.toml`` says."""
-
-    name: str
-    title: str
-    description: str
-    modality: str
-    label: str
-    classes: tuple[str, ...]
-    loss: str
-    model: Mapping[str, Any]
-    recipe: Recipe | None
-    checkpoints: tuple[Mapping[str, Any], ...]
-    id: str = "id"
-    feature_names: tuple[str, ...] = field(default_factory=tuple)
 
 
 class Study:
@@ -66,7 +41,7 @@ class Study:
     def __init__(self, path: str | Path) -> None:
         """Read the header; data and model are read when asked for."""
         self.path = Path(path)
-        self.header = _read_header(self.path)
+        self.header = read_header(self.path)
         self.store = Store(self.path / "cache", CACHE_BYTES)
 
     @classmethod
@@ -122,7 +97,7 @@ class Study:
     def _batches(self, split: str) -> Iterator[pa.Table]:
         file = self._parquet(split)
         with self._reading(split):
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
+            for batch in file.iter_batches(ROWS_AT_ONCE):
                 yield pa.Table.from_batches([batch])
 
     def column(self, split: str, name: str) -> np.ndarray:
@@ -175,6 +150,24 @@ class Study:
             return np.asarray([str(known[row]) for row in ids])
         except KeyError as error:
             raise BadInput(what, f"{path}: {error}.", fix) from None
+
+    def targets(self, split: str) -> np.ndarray:
+        """Return what the model should say ``[n]``: class indices, or numbers (float32) for a regression.
+
+        Raises:
+            BadInput: A label is no class, or no number.
+        """
+        if self.header.task == "classification":
+            return self.label_index(split)
+        values = self.column(split, self.header.label)
+        numbers = values.astype(np.float32) if values.dtype.kind in "iufb" else np.full(1, np.nan, np.float32)
+        if not np.isfinite(numbers).all():
+            raise BadInput(
+                f"A label of the {split} split is no number",
+                f"{self._file(split)}: column '{self.header.label}' holds a text, a missing value or an infinity.",
+                "Correct the labels, or restore the file from a copy.",
+            )
+        return numbers
 
     def label_index(self, split: str) -> np.ndarray:
         """Return the labels of a split as class indices ``[n]``.
@@ -242,7 +235,7 @@ class Study:
         rates = [entry["learning_rate"] for entry in header.checkpoints]
         return digest(
             [
-                [_file_hash(path) for path in files], [header.label, header.id], dict(header.model), header.loss,
+                [file_hash(path) for path in files], [header.label, header.id], dict(header.model), header.loss,
                 header.classes, recipe, rates,
             ]
         )  # fmt: skip
@@ -275,19 +268,19 @@ class Study:
             data["train"], data["test"], header.loss,
             checkpoints=[self._checkpoint_file(entry) for entry in header.checkpoints],
             learning_rates=[float(entry["learning_rate"]) for entry in header.checkpoints],
-            recipe=header.recipe, class_names=header.classes, train_ids=ids["train"], test_ids=ids["test"],
+            recipe=header.recipe, class_names=header.classes or None, train_ids=ids["train"], test_ids=ids["test"],
             locked=data.get("locked"), locked_ids=ids.get("locked"), fingerprint=self.fingerprint,
         )  # fmt: skip
         return task
 
     def _examples(self, split: str) -> Examples:
-        inputs, targets = self._encoded(split).tensor("inputs"), torch.from_numpy(self.label_index(split))
+        inputs, targets = self._encoded(split).tensor("inputs"), torch.from_numpy(self.targets(split))
         with self._reading(split):
             return Examples((inputs, targets), split)
 
     def _encoded(self, split: str) -> Artifact:
         """Return the encoded split, made once by streaming through the file, memory-mapped afterwards."""
-        parts = [_file_hash(self._file(split)), self.encoder.to_json()]
+        parts = [file_hash(self._file(split)), self.encoder.to_json()]
         inputs = {"kind": "encoded rows", "split": split, "parts": parts}
         path, fix = self._file(split), "Restore the file or encoder.json from a copy."
 
@@ -305,91 +298,9 @@ class Study:
 
 
 def save_study(
-    path: Path, header: Mapping[str, Any], tables: Mapping[str, pa.Table], encoder: Encoder,
-    states: Mapping[str, Mapping[str, torch.Tensor]], truth: pa.Table | None = None,
+    path: Path, header: Mapping[str, Any], tables: Mapping[str, pa.Table | Path], encoder: Encoder, states: States,
+    truth: pa.Table | None = None,
 ) -> Study:  # fmt: skip
-    """Write a study folder: all of it, or nothing.
-
-    Args:
-        path: Where it will stand; must not exist.
-        header: Content of ``study.toml``; the format number is added.
-        tables: Split name -> rows.
-        encoder: How rows become numbers.
-        states: Checkpoint file name -> weights.
-        truth: Planted truth: columns ``id`` and ``label``.
-    """
-    import json
-
-    import tomli_w
-    from safetensors.torch import save
-
-    if path.exists():
-        raise BadInput("The folder is taken", f"{path} exists already.", "Choose another place, or delete it first.")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with disk_errors(path):
-            (part / "checkpoints").mkdir(parents=True)
-            for split, table in tables.items():
-                pq.write_table(table, part / f"{split}.parquet", row_group_size=_ROWS_AT_ONCE)
-            if truth is not None:
-                pq.write_table(truth, part / "truth.parquet")
-            (part / "encoder.json").write_text(json.dumps(encoder.to_json(), indent=1))
-            for name, state in states.items():
-                (part / name).write_bytes(save({key: value.contiguous() for key, value in state.items()}))
-            (part / "study.toml").write_text(tomli_w.dumps({"format": FORMAT, **header}), encoding="utf-8")
-            part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    """Write a study folder, all of it or nothing, and open it; the arguments are those of ``write_study``."""
+    write_study(path, header, tables, encoder, states, truth)
     return Study(path)
-
-
-def _read_header(path: Path) -> Header:
-    file = path / "study.toml"
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            "There is no study here",
-            f"{file} does not exist.",
-            "Give a study folder, or build one: python -m influence_core demo digits --out studies/digits",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadInput("The study cannot be read", f"{file}: {error}.", "Restore study.toml from a copy.") from None
-    version = content.pop("format", None)
-    if not isinstance(version, int) or version > FORMAT:
-        raise BadInput(
-            "The study is from a newer version",
-            f"{file} has format {version}; this version reads up to {FORMAT}.",
-            "Update the program, then open the study again.",
-        )
-    recipe = content.pop("recipe", None)
-    try:
-        return Header(
-            **{
-                **content, "classes": tuple(str(name) for name in content["classes"]),
-                "model": {"architecture": content["model"]["architecture"], **content["model"]},
-                "checkpoints": tuple(
-                    {**entry, "file": str(entry["file"]), "learning_rate": float(entry["learning_rate"])}
-                    for entry in content.get("checkpoints", ())
-                ),
-                "feature_names": tuple(content.get("feature_names", ())),
-                "recipe": Recipe.checked(recipe) if recipe else None,
-            }
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput("The study is incomplete", f"{file}: {error}.", "Restore study.toml from a copy.") from None
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except FileNotFoundError:
-        raise BadInput(
-            "A file of the study is gone", f"{path} does not exist.", "Restore it from a copy of the study."
-        ) from None
-    except OSError as error:
-        why = f"{path}: {error.strerror}."
-        raise BadInput("A file of the study cannot be read", why, "Restore it from a copy of the study.") from None

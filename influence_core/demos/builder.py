@@ -14,10 +14,10 @@ from influence_core.demos.data import DemoData, breast_cancer_data, digits_data
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.primitives.losses import LOSSES
-from influence_core.primitives.training import new_model, training
 from influence_core.recipe import Recipe
 from influence_core.run import Run
 from influence_core.study import Study, save_study
+from influence_core.trajectory import trained_checkpoints
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,7 @@ def build_demo(name: str, out: Path, run: Run | None = None) -> Study:
     targets = torch.tensor([index[label] for label in train["label"].to_pylist()])
     rows = Examples((torch.from_numpy(data.encoder.encoded(train)), targets), "train")
     factory = architectures.model_factory(demo.architecture, demo.options)
-    model = new_model(factory, demo.recipe)
-    states, checkpoints = {}, []
-    epochs = training(model, rows, LOSSES["cross_entropy"], demo.recipe)
-    last = 1 if demo.recipe.optimizer == "lbfgs" else demo.recipe.epochs
-    for epoch in run.track(epochs, f"training {name}", last):
-        if epoch.number in (demo.recipe.checkpoints or (last,)):
-            file = f"checkpoints/epoch-{epoch.number:03d}.safetensors"
-            states[file] = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-            checkpoints.append({"file": file, "epoch": epoch.number, "learning_rate": epoch.learning_rate})
+    states, checkpoints = trained_checkpoints(factory, demo.recipe, rows, LOSSES["cross_entropy"], run, name)
     recipe = demo.recipe.to_json()
     header = {
         "name": name, "title": demo.title, "description": demo.description, "modality": data.modality,

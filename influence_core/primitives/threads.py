@@ -28,7 +28,7 @@ def one_core_threads(purpose: str, count: int) -> ThreadPoolExecutor:
             threads, barrier = torch.get_num_threads(), threading.Barrier(count)
 
             def start(_: int) -> None:
-                torch.get_num_threads()  # the first look takes over the program's setting; the thread's own holds after it
+                torch.get_num_threads()  # the first look takes the program's setting over, and must not come later
                 torch.set_num_threads(1)
                 barrier.wait()  # so that every thread is started, and takes one of these calls
 
