@@ -91,7 +91,7 @@ class Curvature:
         if not writer.is_done("matrix"):
             writer.write("matrix", 0, self._matrix())
             writer.mark_done("matrix")
-        matrix = torch.from_numpy(np.load(writer.path / "matrix.npy", allow_pickle=False)).to(self.run.device)
+        matrix = writer.read("matrix").to(self.run.device)
         for _ in self.run.track(range(1), "eigenvalues of the curvature", 1):
             writer.save("values", eigenvalues(matrix))
 

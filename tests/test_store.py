@@ -519,3 +519,17 @@ def test_an_unfinished_artifact_is_not_evicted(tmp_path: Path) -> None:
         store.obtain(KEY, {}, failing, no_waiting)
     small(store, 1), small(store, 2)
     assert list(tmp_path.glob("ab/*.part"))
+
+
+def test_a_writer_reads_back_what_it_wrote(tmp_path: Path) -> None:
+    """Rows are written behind the computation: reading waits for them."""
+
+    def produce(writer: Writer) -> None:
+        writer.create("x", (400, 5000), np.float64)
+        for start in range(0, 400, 10):
+            writer.write("x", start, np.full((10, 5000), start))
+        values = writer.read("x")
+        assert values.shape == (400, 5000) and values[:, 0].tolist() == [10 * (i // 10) for i in range(400)]
+        assert values[:, -1].tolist() == [10 * (i // 10) for i in range(400)]
+
+    Store(tmp_path).obtain("ab" * 8, {}, produce, lambda: None)
