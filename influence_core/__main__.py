@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from influence_core.allocation import keep_freed_memory
 from influence_core.errors import BadInput, Cancelled, InfluenceError, StoreProblem
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -26,6 +27,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write here instead of s
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    keep_freed_memory()
     try:
         result = app(_spread(argv if argv is not None else sys.argv[1:]), standalone_mode=False)
         if result == _CANCELLED:  # typer turns Ctrl-C into this code without a word
@@ -67,20 +69,60 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="The study folder to make.")] = None,
 ) -> None:
     """Build a demo study: trains a model, records its checkpoints, and fits the method that Explain starts with."""
-    from influence_core import fitting, registry
     from influence_core.demos import build_demo
-    from influence_core.workflows.default_method import default_method
 
     out = out or Path("studies") / name
     with _progress() as run:
-        study = build_demo(name, out, run)
-        try:
-            method, _ = default_method(study.task)
-            fitting.fit(study.task, registry.made(method, {}, study.task), run.with_store(study.store))
-        except StoreProblem as error:  # building it again would find the folder taken
-            fix = f"The study itself is whole, in {out}: free some space and open it."
-            raise StoreProblem(error.what, error.why, fix) from error
+        study = _readied(build_demo(name, out, run), run)
     print(f"{study.header.title}: {out}")
+
+
+@app.command("import")
+def import_data(
+    source: Annotated[Path, typer.Argument(help="A table: CSV, TSV, JSON, JSON lines, Parquet or Arrow.")],
+    out: Annotated[Path, typer.Option("--out", help="The study folder to make.")],
+    label: Annotated[str | None, typer.Option(help="The column to predict; guessed where not given.")] = None,
+    roles: Annotated[
+        str, typer.Option(help='Further roles of columns as JSON, such as \'{"id": "key", "text": "message"}\'.')
+    ] = "{}",
+    title: Annotated[str | None, typer.Option(help="The name that people read.")] = None,
+) -> None:
+    """Build a study from your own data: guesses what is not said, trains a model, records its checkpoints."""
+    _imported(source, out, label, _options(roles), title)
+
+
+@app.command(hidden=True)
+def finish_import(study: StudyPath, token: str, roles: str, title: str) -> None:
+    """Import an upload of the app into a folder that holds nothing yet but its job."""
+    from influence_core.service.imports import drop_upload, uploaded_file
+
+    _imported(uploaded_file(study.parent, token), study, None, _options(roles), title)
+    drop_upload(token)
+
+
+def _imported(source: Path, out: Path, label: str | None, roles: dict[str, Any], title: str | None) -> None:
+    from influence_core.readers import guessed_roles, import_table, open_source
+
+    with _progress() as run, open_source(source, run) as opened:
+        chosen = guessed_roles(opened, label or roles.get("label")).changed(**roles)
+        study = _readied(import_table(opened, chosen, out, run, name=out.name, title=title), run)
+    for note in study.header.notes:
+        print(note)
+    print(f"{study.header.title}: {out}")
+
+
+def _readied(study: Any, run: Any) -> Any:
+    """Fit the method that Explain starts with, so that the first look needs no waiting."""
+    from influence_core import fitting, registry
+    from influence_core.workflows.default_method import default_method
+
+    try:
+        method, _ = default_method(study.task)
+        fitting.fit(study.task, registry.made(method, {}, study.task), run.with_store(study.store))
+    except StoreProblem as error:  # building it again would find the folder taken
+        fix = f"The study itself is whole, in {study.path}: free some space and open it."
+        raise StoreProblem(error.what, error.why, fix) from error
+    return study
 
 
 @app.command()
