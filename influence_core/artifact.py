@@ -53,7 +53,7 @@ class Artifact:
             try:
                 # A zero-length file cannot be mapped, so an empty array is read.
                 form = array_form(path)
-                if form != self.meta.get("arrays", {}).get(name, form):
+                if form != (self.meta.get("arrays") or {}).get(name, form):
                     raise ValueError("its shape is not the recorded one")
                 self._arrays[name] = np.load(path, mmap_mode=None if 0 in form[0] else "c", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:

@@ -17,8 +17,9 @@ import torch
 
 from influence_core import Study, service
 from influence_core.demos import build_demo
-from influence_core.errors import StoreProblem
+from influence_core.errors import Cancelled, StoreProblem
 from influence_core.service.jobs import Jobs
+from influence_core.store import Store, Writer
 from tests.faults import real_fits as fits
 
 N_TRAIN = 1500
@@ -208,3 +209,32 @@ def test_the_demo_command_keeps_a_whole_study_whose_fit_does_not_fit(disk: Calla
     small.resize(8000)
     assert Study(small.path / "demo").store.keys() == []
     assert bool(fits.scores(small.path / "demo").isfinite().all())
+
+
+def test_a_note_of_a_finished_batch_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+    """The disk filled in the middle of it: what is left may read as another batch, and must not join the next note."""
+    store, key = Store(tmp_path), "ab" + "0" * 30
+    seen: list[dict[str, bool]] = []
+
+    def produce(writer: Writer) -> None:
+        seen.append({stage: writer.is_done(stage) for stage in ("rows 0:9", "rows 9:90", "rows 9:900", "rows 900:950")})
+        for stage, done in seen[-1].items():
+            if not done and stage != "rows 9:90":
+                writer.mark_done(stage)
+                if stage == "rows 9:900":
+                    raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.obtain(key, {}, produce, lambda: None)
+    (notes,) = tmp_path.glob("??/*.part/done.txt")
+    assert notes.read_text() == "rows 0:9\nrows 9:900\n"
+    os.truncate(notes, notes.stat().st_size - 2)
+    with pytest.raises(Cancelled):
+        store.obtain(key, {}, produce, lambda: None)
+    assert notes.read_text() == "rows 0:9\nrows 9:900\n"
+    store.obtain(key, {}, produce, lambda: None)
+    assert [list(done.values()) for done in seen] == [
+        [False] * 4,
+        [True, False, False, False],
+        [True, False, True, False],
+    ]

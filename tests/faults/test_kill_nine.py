@@ -125,7 +125,7 @@ def killed_again_and_again(study: Path, peace: Path, kills: int, total: int, n_t
 
 
 def test_three_kills_of_a_fit(studies: Path, undisturbed: Callable[..., tuple[Path, float]], tmp_path: Path) -> None:
-    n_train, checkpoints = 6000, 2
+    n_train, checkpoints = 4000, 2
     peace, _ = undisturbed(n_train, checkpoints, 64)
     study = fits.copied(peace, studies / "long")
     total = checkpoints * -(-n_train // fits.BATCH)
@@ -280,7 +280,7 @@ def assert_as_undisturbed_but_for_tidying(study: Path, peace: Path) -> None:
 
 
 def test_two_commands_compute_a_fit_once(undisturbed: Callable[..., tuple[Path, float]], tmp_path: Path) -> None:
-    n_train = 6000
+    n_train = 4000
     peace, _ = undisturbed(n_train, 2, 64)
     study = fits.copied(peace, tmp_path / "long")
     words = ["fit", study, "--method", "tracin_cp", "--config", '{"layers": ["last"]}']
