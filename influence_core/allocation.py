@@ -13,8 +13,9 @@ _KEPT_BYTES = 512 << 20
 def keep_freed_memory() -> None:
     """Tell glibc not to hand memory back to the system after every batch, only to ask for it again, page by page.
 
-    A fit allocates and frees the same tensors for each batch; having the pages zeroed anew took a sixth of its time. For
-    processes that are ours (a command, the worker), not for a library that is imported: it is a setting of the process.
+    A fit allocates and frees the same tensors for each batch; having the pages zeroed anew took a sixth of its time.
+    This is a setting of the whole process: for processes that are ours (a command, the worker), not for a library that
+    somebody imports.
     Elsewhere than on glibc nothing happens.
     """
     if sys.platform != "linux":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from influence_core.errors import BadInput
 
@@ -21,18 +21,46 @@ def cnn(channels: int, size: int, n_classes: int, widths: tuple[int, int] = (8, 
     )  # fmt: skip
 
 
-def mlp(n_inputs: int, n_classes: int, hidden: tuple[int, ...] = (32,)) -> nn.Module:
-    """Return Linear layers with ReLU between them; inputs of any shape are flattened."""
+class Rescaled(nn.Module):
+    """``center + scale * x``, fixed: outputs in the unit of a regression's labels."""
+
+    def __init__(self, center: float, scale: float) -> None:
+        """Keep both numbers; there is nothing to train."""
+        super().__init__()
+        self.center, self.scale = float(center), float(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs."""
+        return self.center + self.scale * x
+
+    def extra_repr(self) -> str:
+        """Show both numbers."""
+        return f"center={self.center}, scale={self.scale}"
+
+
+def mlp(
+    n_inputs: int, n_classes: int, hidden: tuple[int, ...] = (32,), center: float = 0.0, scale: float = 1.0
+) -> nn.Module:
+    """Return Linear layers with ReLU between them; inputs of any shape are flattened.
+
+    Args:
+        n_inputs: Numbers per row.
+        n_classes: Outputs; 1 for a regression.
+        hidden: Widths between.
+        center: Of a regression's labels, with ``scale``: what the network learns is ``(label - center) / scale``.
+        scale: See there.
+    """
     widths = (n_inputs, *hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(len(hidden)):
         layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes))
+    last: list[nn.Module] = [Rescaled(center, scale)] if (center, scale) != (0.0, 1.0) else []
+    return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes), *last)
 
 
-def logistic(n_inputs: int, n_classes: int) -> nn.Module:
-    """Return multinomial logistic regression: one Linear layer."""
-    return mlp(n_inputs, n_classes, ())
+def logistic(n_inputs: int, n_classes: int, center: float = 0.0, scale: float = 1.0) -> nn.Module:
+    """Return multinomial logistic regression, or with one output linear regression: one Linear layer."""
+    return mlp(n_inputs, n_classes, (), center, scale)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp, "logistic": logistic}

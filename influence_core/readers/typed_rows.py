@@ -1,0 +1,177 @@
+"""Tables with types of their own, Parquet and Arrow: read in batches, checked, and brought to a few plain types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as _compute
+import pyarrow.parquet as pq
+
+from influence_core.errors import BadInput
+from influence_core.readers import limits
+from influence_core.readers.kinds import STAMP
+
+pc: Any = _compute
+
+
+@contextmanager
+def _reading(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        why = f"{shown}: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}."
+        raise BadInput("The file is damaged", why, "Export the table again.") from None
+
+
+class TypedFile:
+    """A Parquet or Arrow file, opened for one pass.
+
+    Args:
+        path: The file.
+        format: ``"parquet"`` or ``"arrow"``.
+        shown: How messages name it.
+
+    Attributes:
+        names: Column names as they stand in the file.
+        nested: Whether each column holds lists, structures or bytes, kept as text to look at.
+
+    Raises:
+        BadInput: Damaged, or too large.
+    """
+
+    def __init__(self, path: Path, format: str, shown: str) -> None:
+        """Open the file and read its schema."""
+        self._shown, self._format = shown, format
+        with _reading(shown):
+            # Not memory-mapped: a file that changes or shrinks meanwhile must give an error, not end the process.
+            self._file = pa.OSFile(str(path))
+            try:
+                self._source = self._opened()
+            except BaseException:
+                self.close()
+                raise
+            schema = self._source.schema_arrow if isinstance(self._source, pq.ParquetFile) else self._source.schema
+        self.names = list(schema.names)
+        self.types = [_plain_type(kind) for kind in schema.types]
+        self.nested = [_is_nested(kind) for kind in schema.types]
+
+    def _opened(self) -> Any:
+        if self._format == "parquet":
+            file = pq.ParquetFile(self._file)
+            groups = range(file.metadata.num_row_groups)
+            size = sum(file.metadata.row_group(g).total_byte_size for g in groups)
+            if size > limits.MAX_BYTES:
+                why = f"{self._shown}: {size:,} bytes unpacked; {limits.MAX_BYTES:,} can be read."
+                raise BadInput("The file is too large", why, "Import a part of the rows.")
+            return file
+        start = self._file.read(6)
+        self._file.seek(0)
+        return pa.ipc.open_file(self._file) if start == b"ARROW1" else pa.ipc.open_stream(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def batches(self) -> Iterator[list[pa.Array]]:
+        """Yield the columns of batch after batch, in plain types.
+
+        Raises:
+            BadInput: Damaged data, or a huge cell, with its row.
+        """
+        first = 1
+        batches = self._raw()
+        while True:
+            with _reading(self._shown):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
+                columns = [plain(column) for column in batch.columns]
+            for name, column in zip(self.names, columns, strict=True):
+                self._check_cells(name, column, first)
+            yield columns
+            first += len(batch)
+
+    def _raw(self) -> Iterator[pa.RecordBatch]:
+        rows = max(1, min(limits.ROWS_AT_ONCE, limits.CELLS_AT_ONCE // max(1, len(self.names))))
+        if isinstance(self._source, pq.ParquetFile):
+            yield from self._source.iter_batches(rows)
+            return
+        source = self._source
+        file = isinstance(source, pa.RecordBatchFileReader)
+        batches = (source.get_batch(i) for i in range(source.num_record_batches)) if file else iter(source)
+        for batch in batches:
+            # Checked whole before it is cut: offsets of a damaged batch may point anywhere.
+            batch.validate(full=True)
+            for start in range(0, len(batch), rows):
+                yield batch.slice(start, rows)
+
+    def _check_cells(self, name: str, column: pa.Array, first: int) -> None:
+        if not pa.types.is_string(column.type):
+            return
+        sizes = pc.binary_length(column)
+        largest = pc.max(sizes).as_py()
+        if largest is not None and largest > 4 * limits.MAX_CELL:
+            row = first + pc.index(sizes, largest).as_py()
+            why = f"{self._shown}, row {row:,}: '{name}' has {largest:,} bytes."
+            raise BadInput("A cell is too large", why, f"Shorten it to {limits.MAX_CELL:,} characters.")
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return _plain_type(kind) == pa.string() and not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+        or pa.types.is_string_view(kind) or pa.types.is_time(kind)
+    )  # fmt: skip
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_boolean(kind):
+        return pa.bool_()
+    if types.is_integer(kind) and kind != pa.uint64():
+        return pa.int64()
+    if types.is_floating(kind) or types.is_decimal(kind) or types.is_duration(kind) or kind == pa.uint64():
+        return pa.float64()
+    return STAMP if types.is_timestamp(kind) or types.is_date(kind) else pa.string()
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """Return a column in one of the plain types: boolean, int64, float64, timestamp in microseconds, string.
+
+    Durations become seconds; what has no plain form (lists, structures, bytes) becomes JSON to look at.
+    """
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return plain(column.dictionary_decode())
+    target = _plain_type(kind)
+    if kind == target:
+        return column
+    if pa.types.is_duration(kind):
+        return pc.divide(pc.cast(pc.cast(column, pa.duration("us"), safe=False), pa.int64()).cast(pa.float64()), 1e6)
+    if target == pa.string() and not (
+        pa.types.is_large_string(kind) or pa.types.is_null(kind) or pa.types.is_string_view(kind)
+    ):
+        return pa.array([None if value is None else _shown_value(value) for value in column.to_pylist()], pa.string())
+    # Integers must not wrap; a time may lose what is below a microsecond, a long number its last digits.
+    return pc.cast(column, target, safe=pa.types.is_integer(kind) and target == pa.int64())
+
+
+def _shown_value(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return f"{len(value):,} bytes"
+    if isinstance(value, (dict, list, tuple)):
+        text = json.dumps(value, default=lambda item: _shown_value(item), ensure_ascii=False)
+    else:
+        text = str(value)
+    return text.encode("utf-8", "replace").decode("utf-8")

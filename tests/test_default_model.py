@@ -1,0 +1,67 @@
+"""The model for a study without one is about as good as scikit-learn's, on data that it was not tuned on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from influence_core import Run, architectures
+from influence_core.default_model import chosen_model
+from influence_core.encoder import ColumnsEncoder
+from influence_core.examples import Examples
+from influence_core.primitives.losses import LOSSES
+from influence_core.trajectory import trained_checkpoints
+
+
+def halves(data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Encoded train and test inputs and their labels: 70 / 30, shuffled once."""
+    names = [f"x{i}" for i in range(data.data.shape[1])]
+    order = np.random.default_rng(0).permutation(len(data.target))
+    cut = int(0.7 * len(order))
+    parts = [pa.table(dict(zip(names, data.data[rows].T, strict=True))) for rows in (order[:cut], order[cut:])]
+    encoder = ColumnsEncoder.fitted(lambda: iter([parts[0]]), names)
+    x, xt = (encoder.encoded(part) for part in parts)
+    return x, data.target[order[:cut]], xt, data.target[order[cut:]]
+
+
+def outputs(x: np.ndarray, y: np.ndarray, xt: np.ndarray, n_classes: int) -> np.ndarray:
+    task = "classification" if n_classes else "regression"
+    name, options, recipe = chosen_model("table", task, x.shape[1:], y, n_classes)
+    factory = architectures.model_factory(name, options)
+    rows = Examples((x, y if n_classes else y.astype(np.float32)), "train")
+    states, entries = trained_checkpoints(
+        factory, recipe, rows, LOSSES["cross_entropy" if n_classes else "mse"], Run(), "test"
+    )
+    assert 5 <= len(entries) <= 6 and list(states) == [entry["file"] for entry in entries]
+    model = factory()
+    model.load_state_dict(states[entries[-1]["file"]])
+    with torch.no_grad():
+        return model(torch.from_numpy(xt)).double().numpy()
+
+
+@pytest.mark.parametrize("name", ["wine", "breast_cancer", "iris", "digits"])
+def test_within_two_points_of_logistic_regression(name: str) -> None:
+    x, y, xt, yt = halves(getattr(datasets, f"load_{name}")())
+    ours = float((outputs(x, y, xt, int(y.max()) + 1).argmax(1) == yt).mean())
+    theirs = LogisticRegression(max_iter=5000).fit(x, y).score(xt, yt)
+    assert ours >= theirs - 0.02
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1e-3, 0.0), (1e5, 1e6)])
+def test_within_two_hundredths_of_ridge_whatever_the_unit(scale: float, shift: float) -> None:
+    x, y, xt, yt = halves(datasets.load_diabetes())
+    ours = outputs(x, y * scale + shift, xt, 0)[:, 0]
+    spread = float(np.square(yt * scale - np.mean(yt) * scale).mean())
+    r2 = 1 - float(np.square(ours - yt * scale - shift).mean()) / spread
+    assert r2 >= Ridge().fit(x, y).score(xt, yt) - 0.02
+
+
+def test_a_million_rows_get_fewer_passes() -> None:
+    few, many = (chosen_model("table", "classification", (20,), np.zeros(n), 2)[2].epochs for n in (5_000, 1_000_000))
+    assert many == 4 < few

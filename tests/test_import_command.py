@@ -1,0 +1,78 @@
+"""``import`` on the command line: from a file to rows that explain a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from influence_core import Study, attribute, registry
+from influence_core.__main__ import main
+from influence_core.fitting import is_fitted
+from influence_core.run import Run
+from influence_core.workflows.default_method import default_method
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def words_file(folder: Path, n: int = 240) -> Path:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 2, n)
+    vocabulary = (["cash", "prize", "winner", "claim"], ["dinner", "meeting", "tomorrow", "thanks"])
+    texts = [" ".join(random.choice(vocabulary[kind], 6)) + f" {i}" for i, kind in enumerate(kinds)]
+    file = folder / "messages.csv"
+    pd.DataFrame({"key": [f"m{i}" for i in range(n)], "text": texts, "spam": kinds}).to_csv(file, index=False)
+    return file
+
+
+def test_a_file_of_texts_becomes_a_study_that_explains(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "studies" / "mine"
+    options = '{"id": "key", "text": "text"}'
+    assert main(["import", str(words_file(tmp_path)), "--label", "spam", "--out", str(out), "--roles", options]) == 0
+    assert str(out) in capfd.readouterr().out
+    study = Study(out)
+    header = study.header
+    assert (header.modality, header.task, header.classes) == ("text", "classification", ("0", "1"))
+    assert set(study.splits) == {"train", "test", "locked"}
+    assert sum(study.n_rows(split) for split in study.splits) == 240
+    assert str(study.task.ids("test")[0]).startswith("m")
+    method, _ = default_method(study.task)
+    assert is_fitted(study.task, registry.made(method, {}, study.task), Run(store=study.store))
+    assert float((study.task.outputs_of("test").argmax(1).numpy() == study.targets("test")).mean()) > 0.9
+    answer = attribute(study, method, [study.task.ids("test")[0].item()])
+    labels = dict(zip(study.task.ids("train").tolist(), study.targets("train").tolist(), strict=True))
+    said = int(study.task.outputs_of("test")[0].argmax())
+    assert [labels[row] for row in answer.proponents(5).ids[0]] == [said] * 5
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["nothing.csv", "--label", "spam"], "nothing.csv"),
+        (["messages.csv", "--label", "ham"], "ham"),
+        (["messages.csv", "--label", "spam", "--roles", "{"], "roles|JSON|options"),
+        (["messages.csv", "--label", "spam", "--roles", '{"nonsense": 1}'], "nonsense"),
+    ],
+)
+def test_bad_requests_get_one_line_and_leave_nothing(
+    argv: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    file = words_file(tmp_path)
+    out = tmp_path / "studies" / "mine"
+    assert main(["import", str(file.with_name(argv[0])), *argv[1:], "--out", str(out)]) == 2
+    error = capfd.readouterr().err
+    assert re.search(said, error) and error.count("\n") == 1 and "Traceback" not in error
+    assert not out.exists() and not list(tmp_path.glob("studies/*"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside this checkout")
+def test_the_text_file_of_the_field_imports_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "sms"
+    assert main(["import", str(SHARED / "sms-spam.csv"), "--label", "spam", "--out", str(out)]) == 0
+    study = Study(out)
+    assert study.header.modality == "text"
+    assert float((study.task.outputs_of("locked").argmax(1).numpy() == study.targets("locked")).mean()) > 0.95
