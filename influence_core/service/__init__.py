@@ -21,6 +21,7 @@ from influence_core.service.views import (
     PredictionList,
     QueryView,
     RankedRow,
+    RegressionFigures,
     RowCard,
     StudyCard,
 )  # fmt: skip
@@ -28,7 +29,7 @@ from influence_core.service.views import (
 __all__ = [
     "BadInput", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded", "InfluenceError",
     "InputAttribution", "Interval", "JobView", "MethodView", "Overview", "PredictionFilter", "PredictionList",
-    "QueryView", "RankedRow", "RowCard", "StudyCard", "cancel_job", "default_method", "disk_use", "dismiss_job",
-    "explain", "export_scores", "input_attribution", "job", "listed_jobs", "methods", "overview", "predictions",
-    "query", "row_card", "start_fit", "studies", "touch_job",
+    "QueryView", "RankedRow", "RegressionFigures", "RowCard", "StudyCard", "cancel_job", "default_method", "disk_use",
+    "dismiss_job", "explain", "export_scores", "input_attribution", "job", "listed_jobs", "methods", "overview",
+    "predictions", "query", "row_card", "start_fit", "studies", "touch_job",
 ]  # fmt: skip

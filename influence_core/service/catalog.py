@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from influence_core.errors import BadInput, InfluenceError
 from influence_core.primitives.statistics import wilson_interval
 from influence_core.service import data as rows
 from influence_core.service.opened import OpenStudy, opened, studies_folder
+from influence_core.service.regression import regression_figures
 from influence_core.service.views import (
     ConfigField,
     Interval,
@@ -28,6 +30,8 @@ from influence_core.study import Study
 from influence_core.workflows.default_method import default_method as workflows_default
 
 CONFIDENT = 0.8
+LARGEST_SHARE = 0.1  # of the test rows, that "largest errors" are
+_NONE = PredictionList((), 0)
 UNITS_IN_WORDS = {
     "measurement": "estimated change of the measurement if the row were left out",
     "gradient": "gradient units: how far training on the row moved the measurement, up to a constant",
@@ -54,7 +58,7 @@ def _card(path: Any) -> StudyCard:
         return StudyCard(path.name, f"{path.name} (cannot be opened)", "", 0, 0, 0, 0)
     return StudyCard(
         path.name, header.title, header.modality, sizes.get("train", 0), sizes.get("test", 0), sizes.get("locked", 0),
-        len(header.classes),
+        len(header.classes), header.task,
     )  # fmt: skip
 
 
@@ -62,28 +66,36 @@ def overview(study: str) -> Overview:
     """Return the first screen of a study."""
     held = opened(study)
     header, task = held.study.header, held.study.task
-    n = len(header.classes)
+    planted = held.study.planted
+    method, reason = default_method(study)
+    regression = regression_figures(held) if rows.is_regression(held) else None
+    counts, accuracy, confusion = ({}, {}, np.zeros((0, 0), dtype=int)) if regression else _class_figures(held)
+    wrong = predictions(study, PredictionFilter(status="wrong", limit=8)) if regression is None else _NONE
+    return Overview(
+        _card(held.study.path), header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
+        header.classes, counts, accuracy, confusion, wrong.rows, wrong.total,
+        float(planted.mean()) if planted is not None else None, method, reason, regression, header.notes,
+    )  # fmt: skip
+
+
+def _class_figures(held: OpenStudy) -> tuple[dict[str, tuple[int, ...]], dict[str, Interval], np.ndarray]:
+    """Return rows per class and accuracy by split, and the confusion matrix of the test rows."""
+    n = len(held.study.header.classes)
     counts, accuracy = {}, {}
     for split in held.study.splits:
         labels = rows.given_labels(held, split)
         right = int((rows.probabilities(held, split).argmax(1) == labels).sum())
         counts[split] = tuple(np.bincount(labels, minlength=n).tolist())
         accuracy[split] = Interval(right / len(labels), *wilson_interval(right, len(labels)), len(labels))
-    labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
     confusion = np.zeros((n, n), dtype=int)
-    np.add.at(confusion, (labels, chances.argmax(1)), 1)
-    planted = held.study.planted
-    method, reason = default_method(study)
-    wrong = predictions(study, PredictionFilter(status="wrong", limit=8))
-    return Overview(
-        _card(held.study.path), header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
-        header.classes, counts, accuracy, confusion, wrong.rows, wrong.total,
-        float(planted.mean()) if planted is not None else None, method, reason,
-    )  # fmt: skip
+    np.add.at(confusion, (rows.given_labels(held, "test"), rows.probabilities(held, "test").argmax(1)), 1)
+    return counts, accuracy, confusion
 
 
 def _model_in_words(held: OpenStudy) -> str:
     names = {"cnn": "small convolutional network", "mlp": "multi-layer perceptron", "logistic": "logistic regression"}
+    if rows.is_regression(held):
+        names["logistic"] = "linear regression"
     header = held.study.header
     recipe = header.recipe
     how = (
@@ -101,25 +113,46 @@ def predictions(study: str, chosen: PredictionFilter) -> PredictionList:
     """
     held = opened(study)
     _check_filter(chosen)
-    classes = held.study.header.classes
-    labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
-    predicted, confidence = chances.argmax(1), chances.max(1)
-    keep = np.ones(len(labels), dtype=bool)
-    statuses = {
-        "all": keep, "wrong": predicted != labels, "right": predicted == labels,
-        "confident-wrong": (predicted != labels) & (confidence >= CONFIDENT),
-    }  # fmt: skip
-    if chosen.status not in statuses:
-        raise BadInput("Unknown filter", f"status is '{chosen.status}'.", f"Use {', '.join(statuses)}.")
-    keep = keep & statuses[chosen.status]
-    for name, column in ((chosen.given, labels), (chosen.predicted, predicted)):
-        if name is not None:
-            keep &= column == _class_index(classes, name)
+    regression = rows.is_regression(held)
+    keep = _with_size_of_error(held, chosen) if regression else _with_labels(held, chosen)
     if chosen.text.strip():
         keep &= _matching(held, chosen.text.strip())
     found = np.flatnonzero(keep)
-    found = found[_order(chosen, found, confidence)]
+    strength = np.abs(rows.errors(held, "test")) if regression else rows.probabilities(held, "test").max(1)
+    found = found[_order(chosen, found, strength, "error" if regression else "confidence")]
     return PredictionList(rows.data(held, "test", found[: chosen.limit].tolist()), len(found))
+
+
+def _with_labels(held: OpenStudy, chosen: PredictionFilter) -> np.ndarray:
+    """Return which test rows a classification's filter keeps, its text left out."""
+    labels, chances = rows.given_labels(held, "test"), rows.probabilities(held, "test")
+    predicted, confidence = chances.argmax(1), chances.max(1)
+    statuses = {
+        "all": np.ones(len(labels), dtype=bool), "wrong": predicted != labels, "right": predicted == labels,
+        "confident-wrong": (predicted != labels) & (confidence >= CONFIDENT),
+    }  # fmt: skip
+    keep = _status(statuses, chosen.status)
+    for name, column in ((chosen.given, labels), (chosen.predicted, predicted)):
+        if name is not None:
+            keep = keep & (column == _class_index(held.study.header.classes, name))
+    return keep
+
+
+def _with_size_of_error(held: OpenStudy, chosen: PredictionFilter) -> np.ndarray:
+    """Return which test rows a regression's filter keeps, its text left out."""
+    for name in (chosen.given, chosen.predicted):
+        if name is not None:
+            raise BadInput("There are no classes here", f"'{name}' was asked for.", "Leave the class filters empty.")
+    order = rows.worst_first(held, "test")
+    worst = np.zeros(len(order), dtype=bool)
+    worst[order[: math.ceil(len(order) * LARGEST_SHARE)]] = True
+    return _status({"all": np.ones(len(order), dtype=bool), "largest-errors": worst}, chosen.status)
+
+
+def _status(statuses: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in statuses:
+        raise BadInput("Unknown filter", f"status is '{name}'.", f"Use {', '.join(statuses)}.")
+    return statuses[name]
 
 
 def _check_filter(chosen: PredictionFilter) -> None:
@@ -140,13 +173,14 @@ def _class_index(classes: tuple[str, ...], name: str) -> int:
     return classes.index(name)
 
 
-def _order(chosen: PredictionFilter, found: np.ndarray, confidence: np.ndarray) -> Any:
-    if chosen.order == "confidence":
-        return np.argsort(-confidence[found], kind="stable")
+def _order(chosen: PredictionFilter, found: np.ndarray, strength: np.ndarray, name: str) -> Any:
+    """Return the order of the found rows; ``name`` is what ``strength`` is called, the strongest coming first."""
+    if chosen.order in (name, "confidence"):
+        return np.argsort(-strength[found], kind="stable")
     if chosen.order == "random":
         return random.Random(chosen.seed).sample(range(len(found)), len(found))
     if chosen.order != "id":
-        raise BadInput("Unknown order", f"order is '{chosen.order}'.", "Use confidence, id or random.")
+        raise BadInput("Unknown order", f"order is '{chosen.order}'.", f"Use {name}, id or random.")
     return np.arange(len(found))
 
 
@@ -158,19 +192,23 @@ def _matching(held: OpenStudy, text: str) -> np.ndarray:
         cards = (
             rows.drawn(held, "test", list(range(n)), all_cells=True) if held.study.header.modality != "image" else None
         )
-        ids = held.study.task.ids("test").tolist()
-        classes, labels = held.study.header.classes, rows.given_labels(held, "test")
-        predicted = rows.probabilities(held, "test").argmax(1)
-        plain = [f"{ids[i]} {classes[labels[i]]} {classes[predicted[i]]}" for i in range(n)]
+        ids, said = held.study.task.ids("test").tolist(), rows.answers(held, "test", slice(None))
+        plain = [f"{ids[i]} {said.given[i]} {said.predicted[i]}" for i in range(n)]
         if cards is not None:
             plain = [
                 f"{line} {card.text or ''} {' '.join(f'{a} {b}' for a, b in card.cells)}"
                 for line, card in zip(plain, cards, strict=True)
             ]
-        return [line.casefold() for line in plain]
+        return [_searched(line) for line in plain]
 
     lines = held.remembered(("haystack",), haystack)
-    return np.asarray([text.casefold() in line for line in lines], dtype=bool)
+    wanted = _searched(text)
+    return np.asarray([wanted in line for line in lines], dtype=bool)
+
+
+def _searched(text: str) -> str:
+    """Return a text as it is compared: whatever its case, and with the minus sign that keyboards have."""
+    return text.casefold().replace("−", "-")
 
 
 def default_method(study: str) -> tuple[str, str]:
@@ -198,9 +236,12 @@ def _described(held: OpenStudy, entry: registry.Entry) -> MethodView:
     info, fields = entry.info, tuple(config_fields(entry.defaults))
     modules = held.study.task.module.named_modules()
     layers = tuple(n for n, m in modules if n and any(True for _ in m.parameters(recurse=False)))
+    measured = info.measurements
+    if rows.is_regression(held):
+        measured = tuple(kind for kind in measured if kind == "loss")  # the others are about classes
     return MethodView(
         info.name, info.title, info.family, info.summary, info.units, UNITS_IN_WORDS[info.units], info.reference,
-        info.measurements, info.utility, False, "", False, info.scores, fields,
+        measured, info.utility, False, "", False, info.scores, fields,
         layers if any(field.name == "layers" for field in fields) else (),
     )  # fmt: skip
 

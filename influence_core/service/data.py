@@ -5,16 +5,25 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from influence_core.encoder import ImageEncoder, TableEncoder
+from influence_core.encoder import ImageEncoder
+from influence_core.service.cells import row_cells, row_texts
 from influence_core.service.opened import OpenStudy
 from influence_core.service.views import Datum
 
-_CELLS_ON_CARD = 6
+
+@dataclass(frozen=True)
+class Answers:
+    """What stands in the data of some rows, and what the model says of them, as cards show it."""
+
+    given: list[str]
+    predicted: list[str]
+    confidence: list[float]
+    error: list[float] | list[None]
 
 
 def probabilities(held: OpenStudy, split: str) -> np.ndarray:
@@ -30,6 +39,79 @@ def probabilities(held: OpenStudy, split: str) -> np.ndarray:
 def given_labels(held: OpenStudy, split: str) -> np.ndarray:
     """Return the labels in the data as class indices ``[n]``."""
     return held.remembered(("labels", split), lambda: held.study.task.split(split).targets.numpy())
+
+
+def is_regression(held: OpenStudy) -> bool:
+    """Tell whether the study's labels are numbers."""
+    return held.study.header.task == "regression"
+
+
+def given_numbers(held: OpenStudy, split: str) -> np.ndarray:
+    """Return the numbers in the data of a regression, float64 ``[n]``."""
+    return held.remembered(
+        ("numbers", split), lambda: held.study.task.split(split).targets.double().reshape(-1).numpy()
+    )
+
+
+def predicted_numbers(held: OpenStudy, split: str) -> np.ndarray:
+    """Return the explained model's numbers of a regression, float64 ``[n]``."""
+
+    def make() -> np.ndarray:
+        return held.study.task.outputs_of(split).double().reshape(-1).numpy()
+
+    return held.remembered(("predicted numbers", split), make)
+
+
+def errors(held: OpenStudy, split: str) -> np.ndarray:
+    """Return the predicted minus the given numbers ``[n]``."""
+    return predicted_numbers(held, split) - given_numbers(held, split)
+
+
+def worst_first(held: OpenStudy, split: str) -> np.ndarray:
+    """Return all positions: wrong predictions first, or the largest errors first; ties in the order of the data."""
+    if is_regression(held):
+        return np.argsort(-np.abs(errors(held, split)), kind="stable")
+    return np.argsort(probabilities(held, split).argmax(1) == given_labels(held, split), kind="stable")
+
+
+def answers(held: OpenStudy, split: str, positions: Sequence[int] | slice) -> Answers:
+    """Return what stands in the data of some rows and what the model says, as cards show it."""
+    if is_regression(held):
+        numbers, said = given_numbers(held, split)[positions], predicted_numbers(held, split)[positions]
+        shown = [figure(value) for value in numbers.tolist()], [figure(value) for value in said.tolist()]
+        return Answers(*shown, [0.0] * len(said), (said - numbers).tolist())
+    classes, chances = held.study.header.classes, probabilities(held, split)[positions]
+    given = [classes[label] for label in given_labels(held, split)[positions].tolist()]
+    predicted = [classes[label] for label in chances.argmax(1).tolist()]
+    return Answers(given, predicted, chances.max(1).astype(float).tolist(), [None] * len(given))
+
+
+def exported_answers(held: OpenStudy, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the given and the predicted labels ``[n]`` of a split for a file: class names, or numbers as they are."""
+    if is_regression(held):
+        return given_numbers(held, split), predicted_numbers(held, split)
+    classes = np.asarray(held.study.header.classes)
+    return classes[given_labels(held, split)], classes[probabilities(held, split).argmax(1)]
+
+
+def chances_in_words(held: OpenStudy, split: str, positions: Sequence[int]) -> tuple[tuple[str, float], ...]:
+    """Return every class with its mean probability over some rows, the highest first; nothing for a regression."""
+    if is_regression(held):
+        return ()
+    chances = probabilities(held, split)[positions].mean(0)
+    classes = held.study.header.classes
+    return tuple((classes[c], float(chances[c])) for c in np.argsort(-chances, kind="stable").tolist())
+
+
+def figure(value: float) -> str:
+    """Return a number as people write it: whole digits in full, at least four significant, no idle zeros."""
+    size = abs(value)
+    if size >= 1e12 or 0 < size < 1e-4:
+        return f"{value:.3e}".replace("-", "−", 1) if value < 0 else f"{value:.3e}"
+    digits = max(0, 3 - int(np.floor(np.log10(size)))) if size else 0
+    shown = f"{value:,.{digits}f}" if size >= 9999.5 else f"{value:.{digits}f}"
+    shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
+    return "0" if shown == "-0" else shown.replace("-", "−", 1)
 
 
 def data(held: OpenStudy, split: str, positions: Sequence[int], *, all_cells: bool = False) -> tuple[Datum, ...]:
@@ -48,17 +130,15 @@ def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool)
     """Return cards that are not remembered: of more rows than anybody looks at."""
     study = held.study
     rows = study.rows(split, positions)
-    encoder, classes = study.encoder, study.header.classes
-    chances = probabilities(held, split)[positions]
-    labels = given_labels(held, split)[positions]
+    encoder = study.encoder
+    said = answers(held, split, positions)
     planted = study.planted[positions] if split == "train" and study.planted is not None else None
     truth = study.true_labels[positions] if planted is not None and study.true_labels is not None else None
     pixels = encoder.pixels(rows) if isinstance(encoder, ImageEncoder) else None
-    cells = _cells(rows, encoder, all_cells) if isinstance(encoder, TableEncoder) else None
+    cells, texts = row_cells(rows, held, all_cells), row_texts(rows, encoder, all_cells)
+    kind = {"image": "image", "text": "text"}.get(study.header.modality, "table row")
     result = []
     for i, row_id in enumerate(study.task.ids(split)[positions].tolist()):
-        given, predicted = classes[labels[i]], classes[int(chances[i].argmax())]
-        kind = "image" if pixels is not None else "table row"
         flipped = None if planted is None else bool(planted[i])
         result.append(
             Datum(
@@ -66,28 +146,18 @@ def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool)
                 row_id,
                 study.header.modality,
                 png(pixels[i]) if pixels is not None else None,
-                cells[i] if cells is not None else (),
-                None,
-                given,
-                predicted,
-                float(chances[i].max()),
+                cells[i],
+                texts[i],
+                said.given[i],
+                said.predicted[i],
+                said.confidence[i],
                 str(truth[i]) if flipped and truth is not None else None,
                 flipped,
-                f"{split} {kind} {row_id}, labelled {given}, predicted {predicted}",
+                f"{split} {kind} {row_id}, labelled {said.given[i]}, predicted {said.predicted[i]}",
+                said.error[i],
             )  # fmt: skip
         )
     return result
-
-
-def _cells(rows: pa.Table, encoder: TableEncoder, all_cells: bool) -> list[tuple[tuple[str, str], ...]]:
-    """Return ``(column, value)`` per row, the values furthest from the train mean first."""
-    distance = np.abs(encoder.encoded(rows))
-    values = np.stack([rows.column(name).to_numpy() for name in encoder.columns], 1)
-    count = len(encoder.columns) if all_cells else _CELLS_ON_CARD
-    order = np.argsort(-distance, axis=1, kind="stable")[:, :count]
-    return [
-        tuple((encoder.columns[j], f"{values[i, j]:.4g}") for j in columns) for i, columns in enumerate(order.tolist())
-    ]
 
 
 def png(pixels: np.ndarray) -> str:

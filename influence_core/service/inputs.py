@@ -1,19 +1,22 @@
-"""The input attribution of a prediction, drawn: a heat map over the image, or the strongest columns of a table row."""
+"""The input attribution of a prediction: a heat map of an image, the strongest columns of a table, words of a text."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
-from influence_core.encoder import ImageEncoder, TableEncoder
+from influence_core.encoder import ColumnsEncoder, ImageEncoder, TableEncoder, TextEncoder
 from influence_core.measurement import Measurement, Rows
-from influence_core.service.data import png
-from influence_core.service.opened import opened
+from influence_core.service.cells import word_contributions
+from influence_core.service.data import is_regression, png
+from influence_core.service.opened import OpenStudy, opened
 from influence_core.service.views import InputAttribution
 from influence_core.workflows.input_attribution import integrated_gradients
 
 _PARTS = 8
 # Neither the proponents' nor the opponents' colour: this map is about pixels, not about training rows.
 _INK = np.array([0, 158, 115], dtype=np.float64)
+_ONE = {"columns": "value", "words": "word or pair of words"}
 _METHOD = "Integrated gradients (Captum)"
 
 
@@ -24,6 +27,7 @@ def input_attribution(study: str, split: str, row_id: object, target: str = "pre
         InfluenceError: No such row or class.
     """
     held = opened(study)
+    target = "true" if is_regression(held) and target == "predicted" else target
     value, chosen = held.study.row_id(split, row_id), held.study.target(target)
     return held.remembered(("input attribution", split, value, chosen), lambda: _drawn(study, split, value, chosen))
 
@@ -32,22 +36,37 @@ def _drawn(study: str, split: str, row_id: int | str, target: str | int) -> Inpu
     held = opened(study)
     task, encoder = held.study.task, held.study.encoder
     query = task.query(Rows(split, (row_id,)), Measurement("logit", target))
-    label = held.study.header.classes[int(query.targets[0])]
+    index = 0 if is_regression(held) else int(query.targets[0])  # of the model's output
+    label, moved = "the predicted number", "the predicted number"
+    if not is_regression(held):
+        label = held.study.header.classes[index]
+        moved = f"the logit of {label}"
     neutral = -encoder.mean / encoder.std if isinstance(encoder, ImageEncoder) else 0.0
-    result = integrated_gradients(task, query.inputs, int(query.targets[0]), neutral)
-    values = result.values.numpy()
+    values = integrated_gradients(task, query.inputs, index, neutral).values.numpy()
     if isinstance(encoder, ImageEncoder):
         position = task.positions(Rows(split, (row_id,))).tolist()
         pixels = encoder.pixels(held.study.rows(split, position))[0]
         note = f"Darker green: the pixel speaks more for {label} (against a black image)."
         alt = f"Heat map of the pixels that speak for {label}"
         return InputAttribution(_METHOD, note, png(_overlaid(pixels, values)), (), alt)
-    assert isinstance(encoder, TableEncoder)
-    order = np.argsort(-np.abs(values), kind="stable")[:_PARTS]
-    parts = tuple((encoder.columns[i], float(values[i])) for i in order.tolist())
+    row = held.study.rows(split, task.positions(Rows(split, (row_id,))).tolist())
+    named, what, neutral_row = _named_parts(held, row, values)
+    parts = tuple(sorted(named, key=lambda part: -abs(part[1]))[:_PARTS])
     strongest = ", ".join(name for name, _ in parts[:3])
-    note = f"How far each value moves the logit of {label}, against an average row."
-    return InputAttribution(_METHOD, note, None, parts, f"The columns that matter most for {label}: {strongest}")
+    note = f"How far each {_ONE[what]} moves {moved}, against {neutral_row}."
+    return InputAttribution(_METHOD, note, None, parts, f"The {what} that matter most for {label}: {strongest}")
+
+
+def _named_parts(held: OpenStudy, row: pa.Table, values: np.ndarray) -> tuple[list[tuple[str, float]], str, str]:
+    """Return the contributions of a row by name, what the names are, and what the row was compared with."""
+    encoder = held.study.encoder
+    if isinstance(encoder, TextEncoder):
+        return word_contributions(encoder, row, values), "words", "an empty text"
+    if isinstance(encoder, ColumnsEncoder):
+        sums = [(name, float(values[place].sum())) for name, place in encoder.parts]
+        return sums, "columns", "average numbers and no categories"
+    assert isinstance(encoder, TableEncoder)
+    return list(zip(encoder.columns, values.tolist(), strict=True)), "columns", "an average row"
 
 
 def _overlaid(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:

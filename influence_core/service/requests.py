@@ -62,7 +62,9 @@ class Question:
         kind = request.measurement
         if kind == "loss" and self.info.measurements and "loss" not in self.info.measurements:
             kind = self.info.measurements[0]  # the method's own, where the reader has not chosen
-        self.measurement = Measurement(kind, self.held.study.target(request.target))
+        regression = rows.is_regression(self.held)
+        self.target = "true" if regression and request.target == "predicted" else request.target
+        self.measurement = Measurement(kind, self.held.study.target(self.target))
         check_measurement(self.info, self.measurement)
         ids = tuple(self.held.study.row_id(request.split, value) for value in request.ids)
         if not ids:
@@ -121,10 +123,9 @@ class Question:
         if not self.solving:
             return ["fit", "--method", self.info.name, "--config", options]
         ids = [argument for value in self.rows.ids for argument in ("--test", str(value))]
-        target = self.request.target
         return [
             "answer", "--method", self.info.name, "--config", options, *ids, "--split", self.rows.split,
-            "--measurement", str(self.measurement.kind), "--target", target, "--reduce", self.rows.reduce or "",
+            "--measurement", str(self.measurement.kind), "--target", self.target, "--reduce", self.rows.reduce or "",
         ]  # fmt: skip
 
 
@@ -160,19 +161,16 @@ def query(study: str, request: ExplainRequest) -> QueryView:
 def _query(question: Question) -> QueryView:
     held, chosen = question.held, question.rows
     positions = held.study.task.positions(chosen).tolist()
-    chances = rows.probabilities(held, chosen.split)[positions].mean(0)
-    order = np.argsort(-chances, kind="stable")
-    classes = held.study.header.classes
     shown = rows.data(held, chosen.split, positions[:_SET_SHOWN], all_cells=len(positions) == 1)
     if len(positions) == 1:
         title = f"{chosen.split.capitalize()} row {chosen.ids[0]}"
     else:
-        given = set(rows.given_labels(held, chosen.split)[positions].tolist())
-        said = set(rows.probabilities(held, chosen.split)[positions].argmax(1).tolist())
-        alike = len(given) == len(said) == 1
-        same = f": given {classes[given.pop()]}, predicted {classes[said.pop()]}" if alike else ""
+        said = rows.answers(held, chosen.split, positions)
+        given, predicted = set(said.given), set(said.predicted)
+        alike = len(given) == len(predicted) == 1
+        same = f": given {given.pop()}, predicted {predicted.pop()}" if alike else ""
         title = f"{len(positions)} {chosen.split} rows{same}"
-    return QueryView(title, shown, len(positions), tuple((classes[c], float(chances[c])) for c in order.tolist()))
+    return QueryView(title, shown, len(positions), rows.chances_in_words(held, chosen.split, positions))
 
 
 def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
@@ -213,6 +211,8 @@ def _measured(question: Question) -> str:
         return question.info.utility
     classes, target = question.held.study.header.classes, question.measurement.target
     many = len(question.rows.ids) > 1
+    if rows.is_regression(question.held):
+        return "minus the squared error" + (", the mean over these rows" if many else "")
     if isinstance(target, int):
         label = f"“{classes[target]}”"
     elif many:
@@ -266,15 +266,13 @@ def export_scores(study: str, request: ExplainRequest, format: str) -> bytes:
         )
     held = question.held
     scores = question.scores()
-    classes = np.asarray(held.study.header.classes)
+    given, predicted = rows.exported_answers(held, "train")
     table = pd.DataFrame({
-        "train_id": held.study.task.ids("train"), "score": scores,
-        "label": classes[rows.given_labels(held, "train")],
-        "predicted": classes[rows.probabilities(held, "train").argmax(1)],
+        "train_id": held.study.task.ids("train"), "score": scores, "label": given, "predicted": predicted,
     })  # fmt: skip
     table = table.assign(
         query=", ".join(str(value) for value in question.rows.ids), method=question.info.name,
-        measurement=str(question.measurement.kind), target=question.request.target, units=question.info.units,
+        measurement=str(question.measurement.kind), target=question.target, units=question.info.units,
     )  # fmt: skip
     return table_bytes(table.sort_values("score", ascending=False, kind="stable"), format)
 

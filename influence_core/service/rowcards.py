@@ -26,14 +26,12 @@ def row_card(study: str, split: str, row_id: object, method: str) -> RowCard:
     held = opened(study)
     value = held.study.row_id(split, row_id)
     position = int(held.study.task.positions(Rows(split, (value,)))[0])
-    chances = rows.probabilities(held, split)[position]
-    classes = held.study.header.classes
     losses = rows.losses(held, split)
     entry = registry.found(method, held.study.task)
     helps, hurts, note = _affected(held, split, value, position, entry)
     return RowCard(
         rows.data(held, split, [position], all_cells=True)[0],
-        tuple((classes[c], float(chances[c])) for c in np.argsort(-chances, kind="stable").tolist()),
+        rows.chances_in_words(held, split, [position]),
         float(losses[position]), int((losses > losses[position]).sum()) + 1, len(losses),
         _neighbours(held, split, position), entry.info.name, entry.info.title, helps, hurts, note,
     )  # fmt: skip
@@ -90,14 +88,14 @@ def _affected(held: OpenStudy, split: str, value: int | str, position: int, entr
     looked, scores = held.remembered(("test scores", entry.info.name), lambda: _test_scores(held, estimator))
     column = scores[:, position]
     kind = fitting.default_measurement(estimator).kind
-    note = f"Among {len(looked)} test rows, wrong predictions first, on {kind} at the given label."
+    first, at = ("largest errors", "number") if rows.is_regression(held) else ("wrong predictions", "label")
+    note = f"Among {len(looked)} test rows, {first} first, on {kind} at the given {at}."
     return _strongest(held, looked, column, 1), _strongest(held, looked, column, -1), note
 
 
 def _test_scores(held: OpenStudy, estimator: registry.Estimator) -> tuple[np.ndarray, np.ndarray]:
     task = held.study.task
-    wrong = rows.probabilities(held, "test").argmax(1) != rows.given_labels(held, "test")
-    looked = np.argsort(~wrong, kind="stable")[:_TEST_ROWS]
+    looked = rows.worst_first(held, "test")[:_TEST_ROWS]
     query = Rows("test", tuple(task.ids("test")[looked].tolist()))
     fitted = fitting.fit(task, estimator, held.run)
     return looked, fitted.scores(query, fitting.default_measurement(estimator)).cpu().numpy()

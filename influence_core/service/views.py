@@ -25,6 +25,7 @@ class StudyCard:
     n_test: int
     n_locked: int
     n_classes: int
+    task: str = "classification"  # "classification" | "regression"
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Datum:
     Attributes:
         image: PNG data URI, or None where the row is no image.
         cells: Table rows only: ``(column, value as text)``, most telling columns first.
-        given: The label in the data (what the model was trained on or is judged by).
+        text: Text rows only: the text, cut where the card is small.
+        given: The label in the data (what the model was trained on or is judged by); of a regression, the number.
         predicted: The explained model's prediction.
-        confidence: The model's probability of its prediction, in [0, 1].
+        confidence: The model's probability of its prediction, in [0, 1]; 0 in a regression, which has none.
         truth: The true label where it is known that the given one was planted wrong; else None.
         planted: True if the label was flipped on purpose, False if known to be untouched, None if not known.
         alt: The row in plain words, for screen readers.
+        error: Regression only: predicted minus given number.
     """
 
     split: str
@@ -54,11 +57,12 @@ class Datum:
     truth: str | None
     planted: bool | None
     alt: str
+    error: float | None = None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A share with its 95% Wilson interval."""
+    """A figure with its 95% interval: Wilson's for a share, a bootstrap's for others. NaN where it has no value."""
 
     value: float
     low: float
@@ -67,8 +71,35 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class RegressionFigures:
+    """How well a model predicts numbers.
+
+    Attributes:
+        r2, mae: R squared and mean absolute error per split.
+        counts, edges: Histogram of the test residuals, predicted minus given: ``[bins]`` and ``[bins + 1]``.
+        ids: Ids of the test rows that are drawn as points: all, or a random sample.
+        given, predicted: Their numbers ``[points]``.
+        largest_errors: The worst test rows, worst first.
+    """
+
+    r2: dict[str, Interval]
+    mae: dict[str, Interval]
+    counts: np.ndarray
+    edges: np.ndarray
+    ids: tuple[RowId, ...]
+    given: np.ndarray
+    predicted: np.ndarray
+    largest_errors: tuple[Datum, ...]
+
+
+@dataclass(frozen=True)
 class Overview:
-    """Everything on the first screen."""
+    """Everything on the first screen.
+
+    Attributes:
+        regression: The figures of a regression; then there are no classes, accuracies and confusion.
+        notes: What the import did to the data, in sentences.
+    """
 
     study: StudyCard
     description: str
@@ -84,11 +115,17 @@ class Overview:
     planted_share: float | None  # share of train labels flipped on purpose, where known
     default_method: str
     default_reason: str
+    regression: RegressionFigures | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PredictionFilter:
-    """Which test predictions are listed, and in which order."""
+    """Which test predictions are listed, and in which order.
+
+    A regression has the statuses "all" and "largest-errors" (the worst tenth), and the orders "error" (largest first),
+    "id" and "random"; it takes "confidence", the default, for "error".
+    """
 
     status: str = "all"  # "all" | "wrong" | "confident-wrong" | "right"
     given: str | None = None  # class name: the confusion cell's row
@@ -158,7 +195,7 @@ class ExplainRequest:
 
     Attributes:
         ids: Test row ids; several are one query only with ``reduce="mean"`` (a confusion cell, a slice).
-        target: "true" (the given label), "predicted", or a class name.
+        target: "true" (the given label), "predicted", or a class name; a regression explains the given number always.
         config: Options of the method that differ from its defaults.
     """
 
@@ -204,7 +241,7 @@ class QueryView:
     title: str  # "Test row 17" or "12 rows: given 3, predicted 8"
     data: tuple[Datum, ...]  # one row, or the first few of the set
     n_rows: int
-    probabilities: tuple[tuple[str, float], ...]  # (class, probability), highest first; the mean over a set
+    probabilities: tuple[tuple[str, float], ...]  # (class, probability), highest first; a set's mean; no regression's
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from pages.components.html import (
 
 Link = Callable[[service.Datum], str]
 
+TEXT_SHOWN = 20_000  # letters of a whole text; a browser gets slow far above
+
 SIDES = {
     "pro": ("▲", "Proponents", "pushed the model there"),
     "opp": ("▼", "Opponents", "pulled against it"),
@@ -41,18 +43,18 @@ def pick_list(rows: Sequence[service.Datum], link: Link, mark_first: bool = Fals
     """
     items = []
     for place, datum in enumerate(rows):
-        wrong = datum.given != datum.predicted
+        wrong = datum.error is None and datum.given != datum.predicted
         labels = element("b", text(datum.predicted))
-        if wrong:
+        if wrong or datum.error is not None:
             labels += element("span", " ≠ ", text(datum.given), css="if-not", title="predicted, but labelled")
         row_number = element("small", f"row {text(datum.row_id)}")
-        words = f"Row {datum.row_id}: predicted {datum.predicted}, labelled {datum.given}, {percent(datum.confidence)}"
+        words = f"Row {datum.row_id}: predicted {datum.predicted}, labelled {datum.given}, {_strength(datum)}"
         items.append(
             element(
                 "a",
                 thumbnail(datum),
                 element("span", element("span", labels, css="if-labels"), extract(datum, 1), css="if-main"),
-                element("span", percent(datum.confidence), row_number, css="if-side"),
+                element("span", _strength(datum), row_number, css="if-side"),
                 css="if-pick if-is-wrong" if wrong else "if-pick",
                 href=link(datum),
                 data_go="1",
@@ -64,8 +66,17 @@ def pick_list(rows: Sequence[service.Datum], link: Link, mark_first: bool = Fals
     return element("nav", *items, css="if-picks", aria_label="Predictions")
 
 
+def _strength(datum: service.Datum) -> str:
+    """Return how sure the model is, or how far a number is off."""
+    return percent(datum.confidence) if datum.error is None else signed(datum.error)
+
+
+def _how_far(datum: service.Datum) -> str:
+    return f"{_strength(datum)} sure" if datum.error is None else f"error {_strength(datum)}"
+
+
 def prediction_grid(rows: Sequence[service.Datum], link: Link) -> str:
-    """Return the most confidently wrong predictions as a grid of clickable cards."""
+    """Return the most confidently wrong predictions, or the largest errors, as a grid of clickable cards."""
     cards = [
         element(
             "a",
@@ -75,7 +86,7 @@ def prediction_grid(rows: Sequence[service.Datum], link: Link) -> str:
                 element("span", "said ", element("b", text(datum.predicted)), css="if-said"),
                 element("span", "labelled ", element("b", text(datum.given)), css="if-said"),
                 extract(datum, 1),
-                element("small", f"{percent(datum.confidence)} sure · row {text(datum.row_id)}"),
+                element("small", f"{_how_far(datum)} · row {text(datum.row_id)}"),
                 css="if-main",
             ),
             css="if-card if-tile",
@@ -120,21 +131,23 @@ def ranked_card(row: service.RankedRow, side: str, top: float, link: Link) -> st
     )
 
 
-def ranked_column(side: str, rows: Sequence[service.RankedRow], top: float, scale: str, help_: str, link: Link) -> str:
+def ranked_column(
+    side: str, rows: Sequence[service.RankedRow], top: float, scale: tuple[str, str, str], link: Link
+) -> str:
     """Return proponents or opponents with their heading.
 
     Args:
         side: "pro" or "opp".
         rows: Strongest first.
         top: Largest |score| of both columns, so that the bars of both can be compared.
-        scale: What the scores are, in a few words: method, measurement, units.
-        help_: What a score means, in plain words.
+        scale: What this side did; what the scores are, in a few words: method, measurement, units; what a score means.
         link: From a row to its own page.
     """
-    symbol, title, words = SIDES[side]
+    symbol, title, _ = SIDES[side]
+    words, measured, meaning = scale
     name = element("span", f"{symbol} {title}", css=f"if-{side}-ink")
-    heading = element("h3", name, element("small", words), tip(help_))
-    note = element("p", text(scale), css="if-scale", title=scale)
+    heading = element("h3", name, element("small", text(words)), tip(meaning))
+    note = element("p", text(measured), css="if-scale", title=measured)
     if not rows:
         opposite = "above" if side == "pro" else "below"
         body = empty(f"No {title.lower()}", f"No training row scores {opposite} zero for this query and method.")
@@ -175,10 +188,11 @@ def query_card(query: service.QueryView) -> str:
     else:
         picture = element("div", *(thumbnail(d, "medium") or extract(d, 1) for d in query.data), css="if-mosaic")
         labels = element("span", f"mean over {query.n_rows} rows", css="if-said")
+    bars = probability_bars(query.probabilities, first.given, 4) if query.probabilities else ""
     return element(
         "article",
         picture,
-        element("div", element("div", labels, css="if-facts"), probability_bars(query.probabilities, first.given, 4)),
+        element("div", element("div", labels, css="if-facts"), bars),
         css="if-query",
         aria_label=query.title,
     )
@@ -187,7 +201,8 @@ def query_card(query: service.QueryView) -> str:
 def cells_table(datum: service.Datum, limit: int) -> str:
     """Return the cells of a table row, or its text."""
     if datum.text is not None:
-        return element("p", text(datum.text[:1200]), css="if-text")
+        cut = "" if len(datum.text) <= TEXT_SHOWN else f" … ({len(datum.text) - TEXT_SHOWN:,} more letters)"
+        return element("p", text(datum.text[:TEXT_SHOWN] + cut), css="if-text")
     lines = (element("tr", element("th", text(n), scope="row"), element("td", text(v))) for n, v in datum.cells[:limit])
     return element("table", *lines, css="if-cells")
 
@@ -214,21 +229,25 @@ def attribution_card(attribution: service.InputAttribution) -> str:
 def own_card(card: service.RowCard) -> str:
     """Return a row on its own page: large input, labels, truth, loss and its rank."""
     datum = card.datum
+    loss = "Loss" if datum.error is None else "Squared error"
+    sure = f" ({percent(datum.confidence)})" if datum.error is None else ""
     facts = [
         ("Labelled", text(datum.given) + noise_badge(datum)),
-        ("Predicted", f"{text(datum.predicted)} ({percent(datum.confidence)}) {verdict(datum)}"),
-        ("Loss", f"{number(card.loss)} · rank {card.loss_rank:,} of {card.n_rows:,} (1 = highest)"),
+        ("Predicted", f"{text(datum.predicted)}{sure} {verdict(datum)}"),
+        (loss, f"{number(card.loss)} · rank {card.loss_rank:,} of {card.n_rows:,} (1 = highest)"),
     ]
     if datum.planted is False:
         facts.insert(1, ("Label check", "not flipped on purpose"))
     lines = "".join(element("div", element("dt", text(name)), element("dd", value)) for name, value in facts)
     picture = thumbnail(datum, "huge") or cells_table(datum, 10)
-    bars = probability_bars(card.probabilities, datum.given, 6)
+    chances = ""
+    if card.probabilities:
+        chances = element("div", element("h4", "Probabilities"), probability_bars(card.probabilities, datum.given, 6))
     return element(
         "article",
         element("div", picture, css="if-input"),
         element("div", element("dl", lines, css="if-list"), css="if-main"),
-        element("div", element("h4", "Probabilities"), bars),
+        chances,
         css="if-own",
         aria_label=datum.alt,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from influence_core import service
-from pages.components.html import signed
+from pages.components.html import number, signed
 
 COLOURS = {
     "light": {"pro": "#2166ac", "opp": "#b35806", "ink": "#3d4852", "splits": ("#5b6470", "#9aa3ad", "#cdd2d8")},
@@ -108,6 +108,69 @@ def balance_in_words(overview: service.Overview) -> str:
         pairs = ", ".join(f"{name} {count}" for name, count in zip(overview.classes, counts, strict=False))
         lines.append(f"{split}: {pairs}.")
     return "Rows per class. " + " ".join(lines)
+
+
+def predicted_against_given(figures: service.RegressionFigures, theme: str = "light", height: int = 340) -> go.Figure:
+    """Return a point per test row, given number to the right and predicted upwards, on the same scale.
+
+    A perfect model's points lie on the dotted diagonal.
+    """
+    colours = COLOURS[theme]
+    both = np.concatenate([figures.given, figures.predicted])
+    low, high = float(both.min()), float(both.max())
+    margin = 0.04 * (high - low) or 1.0
+    ends = [low - margin, high + margin]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", hoverinfo="skip", line={"dash": "dot", "width": 1, "color": colours["splits"][1]}
+    )
+    figure.add_scatter(
+        x=figures.given,
+        y=figures.predicted,
+        mode="markers",
+        marker={"size": 7, "opacity": 0.6, "color": colours["splits"][0], "line": {"width": 0}},
+        customdata=[_plain(str(row_id)) for row_id in figures.ids],
+        hovertemplate="row %{customdata}: given %{x:.4~g}, predicted %{y:.4~g}<extra></extra>",
+    )
+    figure = _calm(figure, colours, height).update_layout(margin={"l": 76})
+    figure.update_xaxes(range=ends, title={"text": "given", "standoff": 4}, showgrid=True)
+    figure.update_xaxes(gridcolor="rgba(128,128,128,.18)", zeroline=False)
+    return figure.update_yaxes(range=ends, title={"text": "predicted", "standoff": 12}, zeroline=False)
+
+
+def points_in_words(figures: service.RegressionFigures) -> str:
+    """Return what the points show, for readers who do not see them."""
+    given, predicted = (
+        f"from {number(float(values.min()))} to {number(float(values.max()))}"
+        for values in (figures.given, figures.predicted)
+    )
+    return f"{len(figures.ids):,} test rows as points: given numbers {given}, predicted ones {predicted}."
+
+
+def residuals(figures: service.RegressionFigures, theme: str = "light", height: int = 230) -> go.Figure:
+    """Return the histogram of predicted minus given over all test rows; right of zero the model says too much."""
+    colours = COLOURS[theme]
+    counts, edges = np.asarray(figures.counts, float), np.asarray(figures.edges, float)
+    figure = go.Figure()
+    figure.add_bar(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=counts,
+        width=np.diff(edges) * 0.92,
+        marker={"color": colours["splits"][0], "line": {"width": 0}},
+        customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+        hovertemplate="%{y} rows are off by %{customdata[0]:.3~g} to %{customdata[1]:.3~g}<extra></extra>",
+    )
+    figure = _calm(figure, colours, height).update_layout(bargap=0, margin={"l": 76})
+    title = {"text": "predicted − given", "standoff": 4}
+    figure.add_vline(0.0, line={"width": 1, "color": colours["ink"], "dash": "dot"})
+    figure.update_yaxes(title={"text": "test rows", "standoff": 12})
+    return figure.update_xaxes(zeroline=False, title=title)
+
+
+def residuals_in_words(figures: service.RegressionFigures) -> str:
+    """Return what the residuals show, for readers who do not see them."""
+    low, high = (signed(float(edge)) for edge in (figures.edges[0], figures.edges[-1]))
+    return f"Histogram of predicted minus given over {int(figures.counts.sum()):,} test rows, from {low} to {high}."
 
 
 def _plain(name: str) -> str:

@@ -38,13 +38,23 @@ def answer(study: str, result: service.Explanation | service.FitNeeded, request:
     top = max((abs(row.score) for row in (*result.proponents, *result.opponents)), default=0.0)
     measured = result.measured.removeprefix("the ")
     scale = f"{result.method_title} · {SCALES.get(result.units, result.units)} · {measured}"
-    meaning = (
-        f"{UNITS.get(result.units, '')} Positive pushed towards it, negative pulled away. "
-        f"Units: {result.units_in_words}."
-    )
-    sides = (("pro", result.proponents), ("opp", result.opponents))
-    columns = (cards.ranked_column(side, rows, top, scale, meaning, _row) for side, rows in sides)
+    pro, opp, signs = _what_sides_did(result.query)
+    meaning = f"{UNITS.get(result.units, '')} {signs} Units: {result.units_in_words}."
+    sides = (("pro", result.proponents, pro), ("opp", result.opponents, opp))
+    columns = (cards.ranked_column(side, rows, top, (words, scale, meaning), _row) for side, rows, words in sides)
     st.html(element("div", *columns, css="if-facing"))
+
+
+def _what_sides_did(query: service.QueryView) -> tuple[str, str, str]:
+    """Return what proponents and opponents did, and what the signs mean; a number is explained by its error."""
+    first = query.data[0]
+    if first.error is None:
+        signs = "Positive pushed towards it, negative pulled away."
+        return cards.SIDES["pro"][2], cards.SIDES["opp"][2], signs
+    to = f"to {first.given}" if query.n_rows == 1 else "to the given numbers"
+    which = "prediction" if query.n_rows == 1 else "predictions"
+    signs = f"Positive brought the {which} closer {to}, negative drove it away."
+    return f"brought it closer {to}", f"drove it away from {to.removeprefix('to ')}", signs
 
 
 def _row(datum: service.Datum) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -14,6 +15,8 @@ from pages.components.view import View
 
 STATUS = {"all": "All", "wrong": "Wrong", "confident-wrong": "Confident and wrong", "right": "Right"}
 ORDER = {"confidence": "Confidence", "id": "Row id", "random": "Random"}
+ERROR_STATUS = {"all": "All", "largest-errors": "Largest errors"}
+ERROR_ORDER = {"error": "Error", "id": "Row id", "random": "Random"}
 MEASURES = {
     "loss": "Minus the loss",
     "margin": "Margin",
@@ -23,13 +26,48 @@ MEASURES = {
 TOP = (3, 5, 10, 20, 50)
 
 
+def suited(view: View, regression: bool) -> View:
+    """Return the view with the choices that this kind of study has; an address may bring those of the other kind."""
+    statuses, orders = (ERROR_STATUS, ERROR_ORDER) if regression else (STATUS, ORDER)
+    view = replace(
+        view,
+        status=view.status if view.status in statuses else "all",
+        order=view.order if view.order in orders else next(iter(orders)),
+    )
+    if not regression:
+        return view
+    return replace(view, given="", predicted="", cell=False, target="true", measurement="loss")
+
+
 def prediction_filter(view: View, classes: Sequence[str]) -> service.PredictionFilter:
-    """Draw the filters of the list and return what they ask for."""
-    any_class = ["", *classes]
+    """Draw the filters of the list and return what they ask for; without classes, those of a regression."""
+    statuses, orders = (STATUS, ORDER) if classes else (ERROR_STATUS, ERROR_ORDER)
+    labels = "" if classes else "error"
     st.selectbox(
-        "Show", list(STATUS), format_func=STATUS.__getitem__, label_visibility="collapsed",
-        **session.widget("status", view.status),
+        "Show", list(statuses), format_func=statuses.__getitem__, label_visibility="collapsed",
+        **session.widget("status", view.status, labels=labels),
     )  # fmt: skip
+    if classes:
+        _class_filters(view, classes)
+    with st.container(horizontal=True, gap="xsmall", key="search_filter"):
+        st.text_input(
+            "Search", placeholder="Search", label_visibility="collapsed", type="search", max_chars=200,
+            **session.widget("text", view.text),
+        )  # fmt: skip
+        st.selectbox(
+            "Order", list(orders), format_func=orders.__getitem__, label_visibility="collapsed",
+            **session.widget("order", view.order, labels=labels),
+        )  # fmt: skip
+        if view.order == "random":
+            st.button(
+                "", icon=":material/shuffle:", help="Shuffle again", key="shuffle", on_click=session.update,
+                kwargs={"seed": (view.seed + 1) % 2**31},
+            )  # fmt: skip
+    return filter_of(view)
+
+
+def _class_filters(view: View, classes: Sequence[str]) -> None:
+    any_class = ["", *classes]
     with st.container(horizontal=True, gap="xsmall", key="cell_filter"):
         st.selectbox(
             "Given label", any_class, format_func=lambda name: f"given {name}" if name else "given: any",
@@ -39,21 +77,6 @@ def prediction_filter(view: View, classes: Sequence[str]) -> service.PredictionF
             "Predicted label", any_class, format_func=lambda name: f"said {name}" if name else "said: any",
             label_visibility="collapsed", **session.widget("predicted", view.predicted, _without_cell("predicted")),
         )  # fmt: skip
-    with st.container(horizontal=True, gap="xsmall", key="search_filter"):
-        st.text_input(
-            "Search", placeholder="Search", label_visibility="collapsed", type="search", max_chars=200,
-            **session.widget("text", view.text),
-        )  # fmt: skip
-        st.selectbox(
-            "Order", list(ORDER), format_func=ORDER.__getitem__, label_visibility="collapsed",
-            **session.widget("order", view.order),
-        )  # fmt: skip
-        if view.order == "random":
-            st.button(
-                "", icon=":material/shuffle:", help="Shuffle again", key="shuffle", on_click=session.update,
-                kwargs={"seed": (view.seed + 1) % 2**31},
-            )  # fmt: skip
-    return filter_of(view)
 
 
 def _without_cell(field: str) -> Any:
@@ -90,12 +113,13 @@ def controls(
         methods: All methods of the study.
         method: The one in use.
         query: The explained row, to name its labels; None for a set.
-        classes: Class names.
+        classes: Class names; none in a regression, which has one target.
         ids: The explained row ids.
     """
     _method_box(methods, method)
-    _target_box(view, query, classes)
-    measurement = _measurement_box(view, method)
+    if classes:
+        _target_box(view, query, classes)
+    measurement = _measurement_box(view, method, classes)
     st.selectbox("Rows", sorted({*TOP, view.k}), help="Rows per side", **session.widget("k", view.k))
     options = _options_box(view, method)
     return service.ExplainRequest(
@@ -134,17 +158,20 @@ def _target_box(view: View, query: service.Datum | None, classes: Sequence[str])
     )
 
 
-def _measurement_box(view: View, method: service.MethodView) -> str:
+def _measurement_box(view: View, method: service.MethodView, classes: Sequence[str]) -> str:
     if not method.measurements:
         st.selectbox(
             "Measured as", [method.utility or "its own"], disabled=True, help="This method has its own measure."
         )
         return view.measurement
     kind = view.measurement if view.measurement in method.measurements else method.measurements[0]
+    names, loss = MEASURES, "the label's log-probability"
+    if not classes:
+        names, loss = {"loss": "Minus the squared error"}, "minus the squared error"
     st.selectbox(
-        "Measured as", list(method.measurements), format_func=lambda name: MEASURES.get(str(name), str(name)),
-        help="What the scores are about; higher is better. Minus the loss is the label's log-probability.",
-        **session.widget("measurement", kind),
+        "Measured as", list(method.measurements), format_func=lambda name: names.get(str(name), str(name)),
+        help=f"What the scores are about; higher is better. Minus the loss is {loss}.",
+        **session.widget("measurement", kind, labels="" if classes else "error"),
     )  # fmt: skip
     return kind
 

@@ -12,6 +12,7 @@ from html import escape
 from influence_core import service
 
 PNG = "data:image/png;base64,"
+TEXT_SHOWN = 301  # letters on a small card: what the service cuts a text to, with its ellipsis
 
 
 def text(value: object) -> str:
@@ -68,7 +69,7 @@ def thumbnail(datum: service.Datum, size: str = "small") -> str:
 def extract(datum: service.Datum, cells: int = 2) -> str:
     """Return the row's text or its most telling cells, short enough for a card; empty for images."""
     if datum.text is not None:
-        return element("span", text(datum.text[:160]), css="if-extract")
+        return element("span", text(datum.text[:TEXT_SHOWN]), css="if-extract if-words")
     shown = datum.cells[:cells]
     return (
         element("span", text(" · ".join(f"{name} {value}" for name, value in shown)), css="if-extract") if shown else ""
@@ -86,7 +87,9 @@ def noise_badge(datum: service.Datum, short: bool = False) -> str:
 
 
 def verdict(datum: service.Datum) -> str:
-    """Return a mark that says whether the prediction agrees with the given label."""
+    """Return a mark that says whether the prediction agrees with the given label; of a number, by how much not."""
+    if datum.error is not None:
+        return element("span", f"error {signed(datum.error)}", css="if-badge", title="predicted minus given")
     if datum.given == datum.predicted:
         return element("span", "✓ as labelled", css="if-badge if-right")
     return element("span", "✗ not as labelled", css="if-badge if-wrong")

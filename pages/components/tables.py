@@ -7,23 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from influence_core import service
-from pages.components.html import element, percent, text
+from pages.components.html import element, number, percent, text
 
 CELLS_SHOWN = 30  # classes; a larger matrix shows those with the most mistakes
 
 
 def figures(overview: service.Overview) -> str:
-    """Return the study's figures as a line of tiles: rows, classes, accuracy with interval, model."""
+    """Return the study's figures as a line of tiles: rows, how good the model is with interval, model."""
     study = overview.study
-    tiles = [
-        (f"{study.n_train:,}", "training rows", f"{study.n_test:,} test · {study.n_locked:,} locked"),
-        (f"{study.n_classes}", "classes", ", ".join(overview.classes)),
-    ]
-    if "test" in overview.accuracy:
-        share = overview.accuracy["test"]
-        spread = f"{100 * share.low:.1f}–{share.high:.1%}, 95% interval"
-        tiles.append((f"{share.value:.1%}", "test accuracy", spread))
-    tiles.append((f"{overview.n_wrong:,}", "wrong predictions", f"of {study.n_test:,} test rows"))
+    tiles = [(f"{study.n_train:,}", "training rows", f"{study.n_test:,} test · {study.n_locked:,} locked")]
+    tiles += _class_tiles(overview) if overview.regression is None else _number_tiles(overview.regression)
     tiles.append((f"{overview.n_params:,}", "parameters", f"{overview.model}, {overview.n_checkpoints} checkpoints"))
     if overview.planted_share is not None:
         tiles.append((f"⚑ {percent(overview.planted_share)}", "labels flipped", "on purpose, in training"))
@@ -32,6 +25,46 @@ def figures(overview: service.Overview) -> str:
         for value, name, more in tiles
     )
     return element("div", *cells, css="if-figures")
+
+
+def _class_tiles(overview: service.Overview) -> list[tuple[str, str, str]]:
+    study = overview.study
+    tiles = [(f"{study.n_classes}", "classes", ", ".join(overview.classes))]
+    if "test" in overview.accuracy:
+        share = overview.accuracy["test"]
+        spread = f"{100 * share.low:.1f}–{share.high:.1%}, 95% interval"
+        tiles.append((f"{share.value:.1%}", "test accuracy", spread))
+    tiles.append((f"{overview.n_wrong:,}", "wrong predictions", f"of {study.n_test:,} test rows"))
+    return tiles
+
+
+def _number_tiles(figures: service.RegressionFigures) -> list[tuple[str, str, str]]:
+    r2, mae = figures.r2["test"], figures.mae["test"]
+    return [
+        (number(r2.value), "test R²", f"{_spread(r2)}, 95% interval; 1 is perfect, 0 says the mean"),
+        (number(mae.value), "mean absolute error", f"{_spread(mae)}, 95% interval, on {mae.n:,} test rows"),
+    ]
+
+
+def _spread(interval: service.Interval) -> str:
+    return f"{number(interval.low)} to {number(interval.high)}"
+
+
+def split_table(figures: service.RegressionFigures) -> str:
+    """Return R squared and mean absolute error of every split, with their intervals."""
+    head = ("Split", "Rows", "R²", "Mean absolute error")
+    lines = [
+        element(
+            "tr",
+            element("th", text(split), scope="row"),
+            element("td", f"{r2.n:,}"),
+            *(element("td", number(part.value), element("small", _spread(part))) for part in (r2, figures.mae[split])),
+        )
+        for split, r2 in figures.r2.items()
+    ]
+    names = element("tr", *(element("th", name, scope="col") for name in head))
+    table = element("table", element("thead", names), element("tbody", *lines), css="if-methods")
+    return element("div", table, css="if-scroll")
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], link: Callable[[str, str], str]) -> str:

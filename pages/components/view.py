@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 SCREENS = ("overview", "explain", "row", "methods")
-STATUSES = ("all", "wrong", "confident-wrong", "right")
-ORDERS = ("confidence", "id", "random")
+STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
+ORDERS = ("confidence", "id", "random", "error")
 SPLITS = ("train", "test", "locked")
 MEASUREMENTS = ("loss", "margin", "probability", "logit")
 MAX_K = 100

@@ -55,7 +55,9 @@ def query_ids(view: View, listing: service.PredictionList) -> tuple[tuple[str, .
         rows = service.predictions(view.study, cell).rows
         return tuple(str(datum.row_id) for datum in rows), view
     if not view.ids and listing.rows:
-        view = session.settle(ids=(str(listing.rows[0].row_id),))
+        first = (str(listing.rows[0].row_id),)
+        session.settle(ids=first)
+        view = replace(view, ids=first)
     return view.ids, view
 
 
@@ -63,7 +65,8 @@ def heading(query: service.QueryView, listing: service.PredictionList, view: Vie
     """Draw the question in words, and the buttons to the previous and next prediction."""
     first = query.data[0]
     if query.n_rows == 1:
-        question = element("h1", "Why “", text(first.predicted), "”?")
+        said = text(first.predicted) if first.error is not None else f"“{text(first.predicted)}”"
+        question = element("h1", "Why ", said, "?")
     else:
         question = element("h1", "Why these?")
     title = element("span", text(query.title), css="if-scale")

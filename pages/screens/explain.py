@@ -8,8 +8,8 @@ from influence_core import service
 from pages.components import errors, evidence, forms, session, walk
 from pages.components.html import empty
 
-view = session.view()
-overview = service.overview(view.study)
+overview = service.overview(session.view().study)
+view = forms.suited(session.view(), overview.regression is not None)
 methods = service.methods(view.study)
 default, reason = service.default_method(view.study)
 picks, answer = st.columns([1, 3], gap="medium")

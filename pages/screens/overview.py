@@ -5,12 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import cards, charts, session, tables, tour
-from pages.components.html import element, empty, text
+from pages.components import classes, regression, session, tables, tour
+from pages.components.html import element, text
 
 view = session.view()
 overview = service.overview(view.study)
-worst = overview.confidently_wrong
+worst, worst_name, worst_status = overview.confidently_wrong, "most confident mistake", "confident-wrong"
+if overview.regression is not None:
+    worst, worst_name, worst_status = overview.regression.largest_errors, "largest error", "largest-errors"
 
 st.html(
     element(
@@ -31,9 +33,9 @@ st.html(
 with st.container(horizontal=True, gap="small", key="start"):
     if worst:
         st.button(
-            "Explain the most confident mistake", type="primary", icon=":material/search_insights:", key="start_worst",
+            f"Explain the {worst_name}", type="primary", icon=":material/search_insights:", key="start_worst",
             on_click=session.go, args=("explain",),
-            kwargs={"ids": (str(worst[0].row_id),), "cell": False, "status": "confident-wrong"},
+            kwargs={"ids": (str(worst[0].row_id),), "cell": False, "status": worst_status},
         )  # fmt: skip
     else:
         st.button("Explain a prediction", type="primary", key="start_any", on_click=session.go, args=("explain",))
@@ -41,33 +43,10 @@ with st.container(horizontal=True, gap="small", key="start"):
 tour.show()
 
 st.html(tables.figures(overview))
-left, right = st.columns(2, gap="large")
-with left:
-    st.html(element("h2", "Where it goes wrong", element("small", "rows given, columns predicted; click a number")))
-    st.html(
-        tables.confusion(
-            overview.confusion,
-            overview.classes,
-            lambda given, predicted: session.href(
-                "explain", ids=(), cell=True, given=given, predicted=predicted, status="all", text=""
-            ),
-        )
-    )
-with right:
-    st.html(element("h2", "Most confidently wrong", element("small", "one click explains it")))
-    if worst:
-        st.html(
-            cards.prediction_grid(
-                worst,
-                lambda datum: session.href("explain", ids=(str(datum.row_id),), cell=False, status="confident-wrong"),
-            )
-        )
-    else:
-        st.html(empty("No mistakes", "The model is right on every test row; explain any prediction instead."))
-st.html(element("h2", "Class balance", element("small", "share of each class in every split")))
-st.plotly_chart(
-    charts.class_balance(overview, session.theme()),
-    key="balance",
-    config=charts.CONFIG,
-    alt=charts.balance_in_words(overview),
-)
+if overview.notes:
+    with st.expander(f"What the import did ({len(overview.notes)})", icon=":material/info:"):
+        st.html(element("ul", *(element("li", text(note)) for note in overview.notes), css="if-notes"))
+if overview.regression is not None:
+    regression.overview(overview.regression)
+else:
+    classes.overview(overview)

@@ -45,7 +45,7 @@ def link(datum: object) -> str:
     [
         cards.pick_list([EVIL], link),
         cards.prediction_grid([EVIL], link),
-        cards.ranked_column("pro", [RankedRow(1, 0.5, EVIL)], 0.5, HOSTILE, HOSTILE, link),
+        cards.ranked_column("pro", [RankedRow(1, 0.5, EVIL)], 0.5, (HOSTILE, HOSTILE, HOSTILE), link),
         cards.plain_column(HOSTILE, HOSTILE, [RankedRow(1, 0.5, EVIL)], "near", link, HOSTILE),
         cards.plain_column(HOSTILE, HOSTILE, [], "near", link, HOSTILE),
         cards.cells_table(replace(EVIL, text=None, cells=((HOSTILE, HOSTILE),)), 3),
@@ -119,12 +119,12 @@ def test_the_bar_of_a_card_compares_with_the_strongest() -> None:
 
 def test_sides_have_a_sign_besides_their_colour() -> None:
     rows = [RankedRow(1, 0.5, IMAGE)]
-    assert "▲ Proponents" in cards.ranked_column("pro", rows, 1.0, "", "", link)
-    assert "▼ Opponents" in cards.ranked_column("opp", rows, 1.0, "", "", link)
+    assert "▲ Proponents" in cards.ranked_column("pro", rows, 1.0, ("", "", ""), link)
+    assert "▼ Opponents" in cards.ranked_column("opp", rows, 1.0, ("", "", ""), link)
 
 
 def test_no_proponents_says_so() -> None:
-    page = cards.ranked_column("pro", [], 0.0, "", "", link)
+    page = cards.ranked_column("pro", [], 0.0, ("", "", ""), link)
     assert "No proponents" in page and "above zero" in page
 
 
