@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import Report
-from influence_core.allocation import keep_freed_memory
 
 CASES = ("reference_case", "mlp_case", "scaling", "million_rows", "browser")
 
@@ -21,7 +20,6 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[])
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
-    keep_freed_memory()  # as the worker does, for all that is measured
     report = Report()
     for name in chosen.cases or CASES:
         importlib.import_module(f"benchmarks.{name}").run(report)
