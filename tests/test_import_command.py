@@ -41,7 +41,7 @@ def test_a_file_of_texts_becomes_a_study_that_explains(tmp_path: Path, capfd: py
     method, _ = default_method(study.task)
     assert is_fitted(study.task, registry.made(method, {}, study.task), Run(store=study.store))
     assert float((study.task.outputs_of("test").argmax(1).numpy() == study.targets("test")).mean()) > 0.9
-    answer = attribute(study, method, [study.task.ids("test")[0].item()])
+    answer = attribute(study, method, study.task.ids("test").tolist()[:1])
     labels = dict(zip(study.task.ids("train").tolist(), study.targets("train").tolist(), strict=True))
     said = int(study.task.outputs_of("test")[0].argmax())
     assert [labels[row] for row in answer.proponents(5).ids[0]] == [said] * 5

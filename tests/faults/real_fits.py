@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from influence_core import Rows, Study, architectures, attribute
+from influence_core import Rows, Run, Study, architectures, attribute
 from influence_core.encoder import ImageEncoder
 from influence_core.primitives.training import new_model
 from influence_core.recipe import Recipe
@@ -32,7 +32,7 @@ from influence_core.study import save_study
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = tuple("abcde")
-BATCH = 256  # rows per stage in a fit with default settings
+BATCH = Run().batch_size  # rows per stage in a fit with default settings
 
 
 def image_rows(n: int, start: int, seed: int) -> pa.Table:
