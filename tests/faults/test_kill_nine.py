@@ -100,10 +100,12 @@ def killed_again_and_again(study: Path, peace: Path, kills: int, total: int, n_t
     for k in range(kills):
         goal = total * (k + 0.5) / (kills + 0.5)
 
-        def reached(goal: float = goal) -> bool:
+        def reached(goal: float = goal, attempts: int = k + 1) -> bool:
             fits.revived(studies)
             maps.look()
-            return maps.finished() >= goal
+            # A fast fit is past the next goal when it is killed: the kill must still hit a worker that has the job.
+            job = Jobs(study).get(job_id)
+            return maps.finished() >= goal and job is not None and job.attempts == attempts
 
         fits.wait_for(reached, f"{goal:.0f} batches", every=0.002)
         time.sleep(0.003 * (k % 10))
