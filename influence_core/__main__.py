@@ -91,6 +91,19 @@ def import_data(
     _imported(source, out, label, _options(roles), title)
 
 
+@app.command(hidden=True)
+def finish_import(study: StudyPath, token: str, roles: str, title: str) -> None:
+    """Import an upload of the app into a folder that holds nothing yet but its job."""
+    from influence_core.service.imports import drop_upload, uploaded_file
+
+    if (study / "study.toml").exists():  # its worker died between writing the study and the first fit
+        with _progress() as run:
+            _readied(_opened(study), run)
+    else:
+        _imported(uploaded_file(study.parent, token), study, None, _options(roles), title)
+    drop_upload(token)
+
+
 def _imported(source: Path, out: Path, label: str | None, roles: dict[str, Any], title: str | None) -> None:
     from influence_core.readers import guessed_roles, import_table, open_source
 

@@ -69,6 +69,37 @@ def test_bad_requests_get_one_line_and_leave_nothing(
     assert not out.exists() and not list(tmp_path.glob("studies/*"))
 
 
+def test_an_import_in_the_app_that_died_before_its_first_fit_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+    import shutil
+
+    from influence_core import service
+    from influence_core.__main__ import execute
+
+    studies = tmp_path / "studies"
+    monkeypatch.setenv("INFLUENCE_STUDIES", str(studies))
+    roles = json.dumps({"label": "spam", "id": "key", "text": "text"})
+
+    def finished() -> None:
+        with words_file(tmp_path).open("rb") as file:
+            token = service.save_upload("messages.csv", file)
+        execute(studies / "mine", ["finish-import", "--", token, roles, "-Mine"], lambda *_: None, lambda: False)
+        assert not (studies / ".uploads" / token).exists()
+
+    (studies / "mine").mkdir(parents=True)
+    finished()
+    before = {file: file.read_bytes() for file in (studies / "mine").glob("*.*") if file.is_file()}
+    assert Study(studies / "mine").header.title == "-Mine"
+    shutil.rmtree(studies / "mine" / "cache")  # as if killed when the study stood and nothing was fitted
+    finished()
+    assert {file: file.read_bytes() for file in before} == before
+    study = Study(studies / "mine")
+    method, _ = default_method(study.task)
+    assert is_fitted(study.task, registry.made(method, {}, study.task), Run(store=study.store))
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared/data is not beside this checkout")
 def test_the_text_file_of_the_field_imports_as_it_is(tmp_path: Path) -> None:
     out = tmp_path / "sms"

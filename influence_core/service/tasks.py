@@ -10,7 +10,8 @@ from influence_core.service.worker import ensure_worker
 _FINISHED_SHOWN = 3
 
 
-def _view(job: Job) -> JobView:
+def job_view(job: Job) -> JobView:
+    """Return a job as the screens draw it."""
     message = f"{job.message['what']}: {job.message['why']} {job.message['fix']}" if job.message else ""
     return JobView(
         job.id, job.key, job.title, job.state, job.stage, job.fraction, job.seconds_left, job.estimate_seconds,
@@ -26,20 +27,20 @@ def submitted(study: str, key: str, title: str, argv: list[str], client: str, se
     """Queue a command, or join the job of the same key."""
     job = _jobs(study).submit(key, title, argv, client, seconds)
     ensure_worker(studies_folder())
-    return _view(job)
+    return job_view(job)
 
 
 def found(study: str, key: str) -> JobView | None:
     """Return the latest job of a key that still says something; one that is done does not."""
     job = _jobs(study).find(key)
-    return None if job is None or job.state == "done" else _view(job)
+    return None if job is None or job.state == "done" else job_view(job)
 
 
 def job(study: str, job_id: int) -> JobView | None:
     """Return a job; looking also revives one whose worker died."""
     ensure_worker(studies_folder())
     known = _jobs(study).get(job_id)
-    return None if known is None else _view(known)
+    return None if known is None else job_view(known)
 
 
 def listed_jobs(study: str) -> list[JobView]:
@@ -48,7 +49,7 @@ def listed_jobs(study: str) -> list[JobView]:
     if any(item.is_active for item in every):
         ensure_worker(studies_folder())
     finished = [item.id for item in every if not item.is_active][:_FINISHED_SHOWN]
-    return [_view(item) for item in every if item.is_active or item.id in finished]
+    return [job_view(item) for item in every if item.is_active or item.id in finished]
 
 
 def touch_job(study: str, job_id: int, client: str) -> None:

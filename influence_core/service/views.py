@@ -322,3 +322,78 @@ class RowCard:
     helps: tuple[RankedRow, ...]
     hurts: tuple[RankedRow, ...]
     affected_note: str
+
+
+@dataclass(frozen=True)
+class ImportColumn:
+    """A column of an uploaded file.
+
+    Attributes:
+        kind: What its values are, in words ("whole numbers").
+        n_distinct, n_missing: Of the first 20,000 rows.
+        role: What it seems to be for: "label", "id", "text", "split", "feature", "shown" or "ignored".
+        plain: "feature" or "shown": its role where it has no special one.
+    """
+
+    name: str
+    kind: str
+    n_distinct: int
+    n_missing: int
+    examples: tuple[str, ...]
+    role: str
+    plain: str
+
+
+@dataclass(frozen=True)
+class ImportPreview:
+    """An uploaded file before it is imported.
+
+    Attributes:
+        title: A name for the study.
+        rows: The first few rows as text, a value per column.
+        notes: What was decided while reading it, in sentences.
+    """
+
+    token: str
+    file: str
+    title: str
+    n_rows: int
+    columns: tuple[ImportColumn, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImportCheck:
+    """Whether a study can be made of an upload with the chosen roles.
+
+    Attributes:
+        task: "classification" or "regression", as chosen or as the label suggests; empty without a label.
+        roles: What the import takes; None if it cannot be made.
+        problem: What, why and fix, if it cannot be made.
+        column: The column that the problem is about, where it is about one.
+    """
+
+    task: str
+    roles: dict[str, Any] | None
+    problem: tuple[str, str, str] | None
+    column: str | None
+
+
+@dataclass(frozen=True)
+class PendingImport:
+    """An import that waits, runs, failed or was cancelled.
+
+    Attributes:
+        name: The folder, and the name of the study to be.
+        file: Name of the uploaded file; empty if it is gone, and then it cannot be tried again.
+        stopping: It was cancelled and ends at its next batch.
+    """
+
+    name: str
+    title: str
+    token: str
+    roles: dict[str, Any]
+    file: str
+    job: JobView
+    stopping: bool

@@ -5,8 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, links, session, sidebar, theme
-from pages.components.html import empty
+from pages.components import errors, importing, links, session, sidebar, theme
 
 _FOLDER = theme.ASSETS.parent / "pages" / "screens"
 TITLES = {
@@ -14,6 +13,7 @@ TITLES = {
     "explain": ("Explain", ":material/search_insights:"),
     "row": ("Row", ":material/article:"),
     "methods": ("Methods", ":material/functions:"),
+    "import": ("Import", ":material/upload_file:"),
 }
 COMMAND = "python -m influence_core demo digits --out studies/digits"
 
@@ -34,13 +34,26 @@ def run() -> None:
         links.listen(session.marked())
     with errors.shown():
         studies = service.studies()
+        screen = next(name for name, page in pages.items() if page == chosen)
         if studies:
-            screen = next(name for name, page in pages.items() if page == chosen)
             _screen(chosen, screen, pages, studies)
         else:
-            st.html(empty("No studies yet", f"Build one with: {COMMAND}"))
-            st.code(COMMAND, language="bash")
+            _without_studies(chosen, screen, pages)
     session.publish()
+
+
+def _without_studies(chosen: st.Page, screen: str, pages: dict[str, st.Page]) -> None:
+    sidebar.screens({name: pages[name] for name in ("overview", "import")})
+    errors.notices(session.problems())
+    session.take_redraw()
+    if said := session.take_said():
+        st.toast(said)
+    with errors.shown():
+        if screen == "import":
+            chosen.run()
+        else:
+            importing.first_study(COMMAND)
+    sidebar.helps(screen)
 
 
 def _screen(chosen: st.Page, screen: str, pages: dict[str, st.Page], studies: list[service.StudyCard]) -> None:

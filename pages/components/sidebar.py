@@ -31,9 +31,14 @@ def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> N
             on_change=session.study_picked,
             label_visibility="collapsed",
         )
-        with st.container(key="screens", gap=None):
-            for page in pages.values():
-                st.page_link(page, width="stretch")  # the session keeps the view
+    screens(pages)
+
+
+def screens(pages: Mapping[str, st.Page]) -> None:
+    """Draw the links to the screens."""
+    with st.sidebar, st.container(key="screens", gap=None):
+        for page in pages.values():
+            st.page_link(page, width="stretch")  # the session keeps the view
 
 
 def below(study: str, screen: str) -> None:
@@ -41,15 +46,21 @@ def below(study: str, screen: str) -> None:
     with st.sidebar:
         st.html(element("h4", "Jobs"))
         jobs.job_list(study)
+        helps(screen)
+        with errors.shown():
+            used, cap = service.disk_use(study)
+            st.html(element("p", text(f"Cache {size(used)} of {size(cap)}"), css="if-scale"))
+
+
+def helps(screen: str) -> None:
+    """Draw the help of a screen, the legend, and the button that copies the address."""
+    with st.sidebar:
         with st.container(horizontal=True, gap="xsmall", key="side_help"):
             with st.popover("Help", icon=":material/help:", type="tertiary"):
                 st.markdown(theme.help_text(screen))
             with st.popover("Colours", icon=":material/palette:", type="tertiary"):
                 st.html(legend())
         st.html(copy_button())
-        with errors.shown():
-            used, cap = service.disk_use(study)
-            st.html(element("p", text(f"Cache {size(used)} of {size(cap)}"), css="if-scale"))
 
 
 def size(n_bytes: int) -> str:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-SCREENS = ("overview", "explain", "row", "methods")
+SCREENS = ("overview", "explain", "row", "methods", "import")
 STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
 ORDERS = ("confidence", "id", "random", "error")
 SPLITS = ("train", "test", "locked")
 MEASUREMENTS = ("loss", "margin", "probability", "logit")
+ROLES = ("label", "id", "text", "split", "feature", "shown", "ignored")
+TASKS = ("classification", "regression")
+MAX_PLACE = 9999
 MAX_K = 100
 MAX_IDS = 1000
 MAX_TEXT = 200
@@ -31,9 +34,12 @@ class View:
         ids: Test rows being explained, as text; several are one query, their mean.
         cell: The query is every prediction that the filters ``given`` and ``predicted`` leave.
         method: Id of the method; empty for the study's default.
-        config: Options of the method as ``(name, text)``; the method's own fields give them their types.
-        status, given, predicted, text, order, seed: Filters of the list of predictions.
+    XX        status, given, predicted, text, order, seed: Filters of the list of predictions.
         split, row: The row on the screen *Row*, as text.
+        upload: Token of the file on the screen *Import*; empty for none.
+        roles: Its columns' roles where they differ from the guess, as ``(place in the file from 0, role)``.
+        task, title: How it is to be imported; empty for what the data suggest.
+        made: The study that was last imported here.
     """
 
     study: str = ""
@@ -51,6 +57,11 @@ class View:
     seed: int = 0
     split: str = "train"
     row: str = ""
+    upload: str = ""
+    roles: tuple[tuple[int, str], ...] = ()
+    task: str = ""
+    title: str = ""
+    made: str = ""
     config: tuple[tuple[str, str], ...] = ()
 
 
@@ -67,6 +78,12 @@ def _choice(*choices: str) -> Callable[[str], str]:
         return value
 
     return read
+
+
+def _token(value: str) -> str:
+    if not (len(value) == 32 and set(value) <= set("0123456789abcdef")):
+        raise ValueError("32 digits from 0 to f")
+    return value
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -101,9 +118,14 @@ _SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "seed": ("seed", _whole(0, MAX_SEED)),
     "split": ("split", _choice(*SPLITS)),
     "row": ("row", _text),
+    "upload": ("upload", _token),
+    "task": ("task", _choice(*TASKS)),
+    "title": ("title", _text),
+    "made": ("made", _text),
 }
 _FIELD_OF = {name: field for field, (name, _) in _SINGLE.items()}
 _CONFIG = "c."
+_ROLE = "r."
 _DEFAULTS = View()
 
 
@@ -118,6 +140,7 @@ def view_from_params(params: Mapping[str, Sequence[str]]) -> tuple[View, tuple[s
     """
     found: dict[str, Any] = {}
     config: dict[str, str] = {}
+    roles: dict[int, str] = {}
     problems: list[str] = []
     for name, values in params.items():
         last = values[-1] if values else ""
@@ -129,6 +152,8 @@ def view_from_params(params: Mapping[str, Sequence[str]]) -> tuple[View, tuple[s
                 found[field] = _SINGLE[field][1](last)
             elif name.startswith(_CONFIG) and name.removeprefix(_CONFIG).isidentifier():
                 config[name.removeprefix(_CONFIG)] = _text(last)
+            elif name.startswith(_ROLE):
+                roles[_whole(0, MAX_PLACE)(name.removeprefix(_ROLE))] = _choice(*ROLES)(last)
             else:
                 problems.append(f"The address has a parameter {_short(name)} that does not exist; it is ignored.")
         except ValueError as problem:
@@ -136,7 +161,8 @@ def view_from_params(params: Mapping[str, Sequence[str]]) -> tuple[View, tuple[s
             problems.append(
                 f"The address says {name[:40]}={_short(last)}, but {problem} is needed; using {default} instead."
             )
-    return View(**found, config=tuple(sorted(config.items()))), tuple(problems)
+    view = View(**found, roles=tuple(sorted(roles.items())), config=tuple(sorted(config.items())))
+    return view, tuple(problems)
 
 
 def _ids(values: Sequence[str]) -> tuple[str, ...]:
@@ -160,6 +186,8 @@ def params_of_view(view: View) -> dict[str, list[str]]:
             params["id"] = list(value)
         elif field.name == "config":
             params |= {_CONFIG + name: [text] for name, text in value}
+        elif field.name == "roles":
+            params |= {f"{_ROLE}{place}": [role] for place, role in value}
         else:
             params[_SINGLE[field.name][0]] = ["1" if value is True else str(value)]
     return params

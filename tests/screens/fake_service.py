@@ -18,6 +18,7 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
+from tests.screens import fake_imports
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -32,6 +33,7 @@ class FakeService:
         broken: Name of a function that raises a plain ValueError (a programming error).
         lonely: Explanations have no proponents.
         calls: Names of the functions called, in order.
+        imports: The functions about imports, with switches of their own.
     """
 
     names: tuple[str, ...] = ("digits", "cells", "words")
@@ -42,6 +44,7 @@ class FakeService:
     lonely: bool = False
     queue: list[tuple[views.JobView, float, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    imports: fake_imports.FakeImports = field(default_factory=fake_imports.FakeImports)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def studies(self) -> list[views.StudyCard]:
@@ -388,6 +391,8 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
 
     for name in FUNCTIONS:
         put(service, name, recorded(name))
+    for name in fake_imports.FUNCTIONS:
+        put(service, name, getattr(fake.imports, name))
 
 
 @cache

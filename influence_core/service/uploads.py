@@ -1,0 +1,111 @@
+"""Files that a browser brought, until they are imported: ``<studies>/.uploads/<token>/<name>``."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from influence_core.errors import BadInput
+from influence_core.service.opened import studies_folder
+from influence_core.store import disk_errors
+
+FOLDER = ".uploads"
+MAX_BYTES = 4 << 30
+KEEP_SECONDS = 24 * 3600.0  # of an upload that nobody looked at and no import needs
+_CHUNK = 1 << 20
+_MAX_NAME = 120  # characters
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+def save_upload(name: str, content: BinaryIO) -> str:
+    """Keep a file that a browser sent; return the token that names it from now on.
+
+    Args:
+        name: What the browser calls it; only its last part is used, made safe.
+        content: Its bytes, read in pieces.
+
+    Raises:
+        BadInput: It is empty or has more than ``MAX_BYTES``.
+        StoreProblem: The disk is full or refuses.
+    """
+    token = secrets.token_hex(16)
+    folder = studies_folder() / FOLDER / token
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True)
+            written = _copied(content, folder / ".part")
+            if not written:
+                raise BadInput("The file is empty", f"'{name[:80]}' has no bytes.", "Choose a file with rows.")
+            (folder / ".part").rename(folder / safe_name(name))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return token
+
+
+def _copied(content: BinaryIO, target: Path) -> int:
+    written = 0
+    with target.open("wb") as out:
+        while chunk := content.read(_CHUNK):
+            written += len(chunk)
+            if written > MAX_BYTES:
+                why = f"It has more than {MAX_BYTES:,} bytes."
+                fix = "Import it on the server: python -m influence_core import FILE --out studies/NAME"
+                raise BadInput("The file is too large to be sent", why, fix)
+            out.write(chunk)
+    return written
+
+
+def safe_name(name: str) -> str:
+    """Return the last part of a file's name with letters, digits and ``. - _`` only; its ending stays."""
+    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
+    kept = re.sub(r"[^\w.-]+", "_", last).lstrip(".")
+    if len(kept) > _MAX_NAME:
+        stem, dot, ending = kept.rpartition(".")
+        kept = stem[: _MAX_NAME - 12] + dot + ending[:11] if dot else kept[:_MAX_NAME]
+    while len(kept.encode()) > 240:  # a file system counts bytes
+        kept = kept[1:]
+    return kept if kept.strip("._-") else "table"
+
+
+def uploaded_file(studies: Path, token: str) -> Path:
+    """Return the file of a token; looking at it keeps it for another day.
+
+    Raises:
+        BadInput: No such upload, or no longer.
+    """
+    folder = studies / FOLDER / token
+    if _TOKEN.fullmatch(token) and folder.is_dir():
+        for file in folder.iterdir():
+            if not file.name.startswith("."):
+                with suppress(OSError):
+                    os.utime(folder)
+                return file
+    raise BadInput(
+        "The uploaded file is gone",
+        "It was imported or discarded, or a day has passed.",
+        "Choose the file again.",
+    )
+
+
+def remove_upload(token: str) -> None:
+    """Delete an uploaded file; nothing happens if there is none."""
+    if _TOKEN.fullmatch(token):
+        shutil.rmtree(studies_folder() / FOLDER / token, ignore_errors=True)
+
+
+def forget_old(needed: Iterable[str]) -> None:
+    """Delete uploads that nobody has looked at for a day, except those that a pending import needs."""
+    needed, before = set(needed), time.time() - KEEP_SECONDS
+    for folder in (studies_folder() / FOLDER).glob("*"):
+        with suppress(OSError):
+            if folder.name not in needed and folder.stat().st_mtime < before:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""Which column is for what, between the guess, the address and the widgets. Nothing here touches Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from influence_core import service
+from pages.components.view import View
+
+SINGLE = ("label", "id", "text", "split")  # one column at most
+IN_WORDS = {
+    "label": "Label",
+    "id": "Row id",
+    "text": "Text",
+    "split": "Split",
+    "feature": "Feature",
+    "shown": "Shown only",
+    "ignored": "Left out",
+}
+
+
+def chosen_roles(view: View, preview: service.ImportPreview) -> dict[str, str]:
+    """Return the role of every column: the guess, with what the view changes."""
+    changed = dict(view.roles)
+    return {column.name: changed.get(place, column.role) for place, column in enumerate(preview.columns)}
+
+
+def with_role(view: View, preview: service.ImportPreview, name: str, role: str) -> dict[str, Any]:
+    """Return the changes of the view that give a column a role; whoever had a role that only one can have loses it."""
+    roles = chosen_roles(view, preview)
+    plain = {column.name: column.plain for column in preview.columns}
+    if role in SINGLE:
+        roles |= {other: plain[other] for other, held in roles.items() if held == role}
+    roles[name] = role
+    new_label = "label" in (role, chosen_roles(view, preview)[name])
+    return {"roles": _pairs(roles, preview)} | ({"task": ""} if new_label else {})
+
+
+def with_import(roles: Mapping[str, Any], preview: service.ImportPreview) -> tuple[tuple[int, str], ...]:
+    """Return what the view needs in order to show the roles of an import."""
+    found = {column.name: "shown" for column in preview.columns}
+    found |= dict.fromkeys(roles.get("features", ()), "feature") | dict.fromkeys(roles.get("ignored", ()), "ignored")
+    found |= {roles[role]: role for role in SINGLE if roles.get(role)}
+    return _pairs(found, preview)
+
+
+def _pairs(roles: Mapping[str, str], preview: service.ImportPreview) -> tuple[tuple[int, str], ...]:
+    columns = enumerate(preview.columns)
+    return tuple((place, roles[column.name]) for place, column in columns if roles[column.name] != column.role)
+
+
+def ordered(preview: service.ImportPreview) -> list[tuple[int, service.ImportColumn]]:
+    """Return the columns with their places, those with a special role in the guess first; choices do not move them."""
+    rank = {role: number for number, role in enumerate(SINGLE)}
+    return sorted(enumerate(preview.columns), key=lambda pair: (rank.get(pair[1].role, len(rank)), pair[0]))
+
+
+def unknown_places(view: View, preview: service.ImportPreview) -> tuple[str, ...]:
+    """Return a sentence for every column of the address that the file does not have."""
+    n = len(preview.columns)
+    return tuple(
+        f"The address gives a role to column {place + 1}, but the file has {n}; it is ignored."
+        for place, _ in view.roles
+        if place >= n
+    )
