@@ -41,7 +41,8 @@ def chooser() -> None:
 
 def _uploaded() -> None:
     file = session.entered([_FILE]).get(_FILE)
-    if file is not None:
+    # A message that the browser sent before the field was gone brings the same file once more.
+    if file is not None and session.first_time(f"upload.{file.file_id}"):
         with errors.shown():
             session.update(upload=service.save_upload(file.name, file), made="", **_CLEAN)
 

@@ -64,6 +64,7 @@ def test_a_running_import_is_found_after_a_restart_and_can_be_discarded(
     server.restart(signal.SIGKILL)
     page.goto(f"{server.url}/import")  # a bare address, as from another browser
     expect(page.get_by_text("Importing sms-spam")).to_be_visible(timeout=PATIENT)
+    assert len(list((studies / ".uploads").iterdir())) == 1, "the file was kept more than once"
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("Importing sms-spam was cancelled")).to_be_visible(timeout=PATIENT)
     page.get_by_role("button", name="Discard").click()
