@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from influence_core import Measurement, Rows, Run, Study, attribute, evaluate, list_estimators, registry, self_influence
-from influence_core import __main__ as command_line
-from influence_core.__main__ import execute, main
+from influence_core.__main__ import main
+from influence_core.commands import base, methods
+from influence_core.commands.work import execute
 from influence_core.errors import BadInput, Cancelled
 from influence_core.tables import table_bytes
 
@@ -270,7 +271,7 @@ def test_cancelled_is_130(signal: type[BaseException], run: Call, own_studies: P
 
 
 def test_a_fault_of_ours_keeps_its_trace(studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "_opened", lambda path: 1 / 0)
+    monkeypatch.setattr(methods, "opened", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["fit", str(studies / "table"), "-m", "gas"])
 
@@ -297,7 +298,7 @@ def test_a_job_reports_and_can_be_cancelled(own_studies: Path) -> None:
     argv = ["fit", "--method", "tracin_cp", "--config", "{}"]
     with pytest.raises(Cancelled):
         execute(own_studies / "table", argv, lambda *r: reports.append(r), lambda: len(reports) > 1)
-    assert reports and command_line._job is None
+    assert reports and base._job is None
     execute(own_studies / "table", argv, lambda *r: reports.append(r), lambda: False)
     stage, done, total = reports[-1]
     assert stage and done == total > 0

@@ -76,7 +76,7 @@ def test_an_import_in_the_app_that_died_before_its_first_fit_is_finished(
     import shutil
 
     from influence_core import service
-    from influence_core.__main__ import execute
+    from influence_core.commands.work import execute
 
     studies = tmp_path / "studies"
     monkeypatch.setenv("INFLUENCE_STUDIES", str(studies))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from influence_core import Measurement, Rows, Study, attribute, fitting, registry, service
-from influence_core.__main__ import execute
+from influence_core.commands.work import execute
 from influence_core.service import ExplainRequest, Explanation, FitNeeded, InfluenceError, tasks
 from influence_core.service.jobs import Jobs
 from tests.service.test_catalog import chances_of, frame_of, ids_of

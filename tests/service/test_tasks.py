@@ -38,7 +38,7 @@ def waited_for(request: ExplainRequest) -> service.JobView | None:
 def test_the_worker_does_what_was_asked_and_a_done_job_says_nothing(
     own_studies: Path, request_: ExplainRequest
 ) -> None:
-    from influence_core.__main__ import execute
+    from influence_core.commands.work import execute
 
     job = service.start_fit("table", request_, "ann")
     assert waited_for(request_) == service.job("table", job.id) == job

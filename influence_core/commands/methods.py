@@ -1,0 +1,167 @@
+"""Commands that run methods: what there is, fit, rank, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from influence_core.commands.base import (
+    ConfigText,
+    Format,
+    MethodName,
+    Out,
+    StudyPath,
+    app,
+    opened,
+    options,
+    progress,
+    write_table,
+)
+
+
+@app.command()
+def methods(
+    study: Annotated[Path | None, typer.Option(help="Say what can run on this study, at which cost.")] = None,
+    format: Format = "",
+) -> None:
+    """List the methods, and for a study what can run, at which cost, and why not."""
+    import pandas as pd
+
+    from influence_core import registry
+
+    rows: list[dict[str, Any]] = [
+        {
+            "method": name,
+            "title": entry.info.title,
+            "family": entry.info.family,
+            "units": entry.info.units,
+            "summary": entry.info.summary,
+        }
+        for name, entry in registry.entries().items()
+    ]
+    if study is not None:
+        from influence_core.costs import cost, cost_in_words
+        from influence_core.run import Run
+
+        task = opened(study).task
+        for row in rows:
+            entry = registry.entries()[row["method"]]
+            row["reason"] = registry.missing(entry.info, task)
+            row["cost"] = "" if row["reason"] else cost_in_words(cost(task, entry.make(), Run()))
+    if format:
+        write_table(pd.DataFrame(rows), format, None)
+        return
+    for row in rows:
+        tail = "" if study is None else f"  [{'not here: ' + row['reason'] if row['reason'] else row['cost']}]"
+        print(f"{row['method']:<22} {row['units']:<12} {row['summary']}{tail}")
+
+
+@app.command()
+def fit(study: StudyPath, method: MethodName, config: ConfigText = "{}") -> None:
+    """Do all train-side work of a method; resumes what was interrupted."""
+    from influence_core import fitting, registry
+
+    held = opened(study)
+    with progress() as run:
+        estimator = registry.made(method, options(config), held.task)
+        fitting.fit(held.task, estimator, run.with_store(held.store))
+    print(f"{estimator.named.title} is fitted on {held.header.title}.")
+
+
+@app.command()
+def attribute(
+    study: StudyPath, method: MethodName,
+    test: Annotated[list[str], typer.Option("--test", help="Test row ids; may be repeated or follow one another.")],
+    more: Annotated[list[str] | None, typer.Argument(help="Further test row ids.")] = None,
+    top: Annotated[int, typer.Option(help="Rows per side; 0: all scores.")] = 10,
+    measurement: Annotated[str, typer.Option(help="loss, margin, probability or logit; empty: the method's own.")] = "",
+    target: Annotated[str, typer.Option(help="true, predicted, or a class name.")] = "true",
+    reduce: Annotated[str, typer.Option(help="mean: the rows are one query.")] = "",
+    config: ConfigText = "{}", format: Format = "csv", out: Out = None,
+) -> None:  # fmt: skip
+    """Rank the training rows that pushed predictions up or down."""
+    from influence_core import api, registry
+    from influence_core.fitting import default_measurement
+    from influence_core.measurement import Measurement, Rows
+
+    held = opened(study)
+    estimator = registry.made(method, options(config), held.task)
+    kind = measurement or default_measurement(estimator).kind
+    rows = Rows("test", tuple(_row_ids(held, [*test, *(more or [])])), reduce or None)
+    with progress() as run:
+        answer = api.attribute(
+            held, method, rows, config=options(config), measurement=Measurement(kind, held.target(target)), run=run
+        )
+    if top:
+        write_table(answer.to_frame(top), format, out)
+        return
+    import pandas as pd
+
+    write_table(
+        pd.DataFrame(
+            answer.scores.cpu().numpy(),
+            index=pd.Index(answer.test_ids, name="test_id"),
+            columns=answer.train_ids.tolist(),
+        ).reset_index(),
+        format,
+        out,
+    )
+
+
+@app.command("self-influence")
+def self_influence(
+    study: StudyPath, method: MethodName, config: ConfigText = "{}", format: Format = "csv", out: Out = None
+) -> None:
+    """Write the influence of every training row on itself, highest first."""
+    import pandas as pd
+
+    from influence_core import api
+
+    held = opened(study)
+    with progress() as run:
+        values = api.self_influence(held, method, config=options(config), run=run)
+    table = pd.DataFrame({"train_id": held.task.ids("train"), "self_influence": values.cpu().numpy(), "method": method})
+    write_table(table.sort_values("self_influence", ascending=False, kind="stable"), format, out)
+
+
+@app.command()
+def evaluate(
+    study: StudyPath,
+    method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
+    more: Annotated[list[str] | None, typer.Argument(help="Further method ids.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may follow one another.")] = None,
+    format: Format = "csv", out: Out = None,
+) -> None:  # fmt: skip
+    """Measure methods against leave-one-out and against planted label errors."""
+    from influence_core import api
+
+    held = opened(study)
+    with progress() as run:
+        table = api.evaluate(held, [*method, *(more or [])], metric or ["mislabel"], run=run)
+    write_table(table, format, out)
+
+
+@app.command(hidden=True)
+def answer(
+    study: StudyPath, method: MethodName, test: Annotated[list[str], typer.Option("--test")],
+    split: Annotated[str, typer.Option()] = "test", measurement: Annotated[str, typer.Option()] = "loss",
+    target: Annotated[str, typer.Option()] = "true", reduce: Annotated[str, typer.Option()] = "",
+    config: ConfigText = "{}",
+) -> None:  # fmt: skip
+    """Compute and keep one answer of a method that solves for every query; started by the app."""
+    from influence_core import registry
+    from influence_core.answers import obtained_answer
+    from influence_core.measurement import Measurement, Rows
+
+    held = opened(study)
+    rows = Rows(split, tuple(held.row_id(split, text) for text in test), reduce or None)
+    with progress() as run:
+        estimator = registry.made(method, options(config), held.task)
+        kept = Measurement(measurement, held.target(target))
+        obtained_answer(held.task, estimator, rows, kept, run.with_store(held.store))
+
+
+def _row_ids(study: Any, texts: list[str]) -> list[Any]:
+    return [study.row_id("test", text) for text in texts]
