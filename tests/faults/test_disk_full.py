@@ -81,14 +81,6 @@ def peace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "studies"
-    folder.mkdir()
-    with fits.watched(folder, monkeypatch):
-        yield folder
-
-
 def filled_in(path: Path, study: Path) -> None:
     """Copy a study without its cache into an existing folder."""
     shutil.copytree(study, path, ignore=shutil.ignore_patterns("cache", "jobs.sqlite*"), dirs_exist_ok=True)

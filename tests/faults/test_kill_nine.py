@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,14 +73,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple
     return get
 
 
-@pytest.fixture
-def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = tmp_path / "studies"
-    folder.mkdir()
-    with fits.watched(folder, monkeypatch):
-        yield folder
-
-
 def worker_of(studies: Path) -> int:
     fits.wait_for(lambda: fits.workers_of(studies), "a worker lives")
     return fits.workers_of(studies)[0]
@@ -126,22 +118,20 @@ def killed_again_and_again(study: Path, peace: Path, kills: int, total: int, n_t
     assert isinstance(service.explain(study.name, fits.request(study, LAST)), service.Explanation)
 
 
-def test_three_kills_of_a_fit(studies: Path, undisturbed: Callable[..., tuple[Path, float]], tmp_path: Path) -> None:
-    n_train, checkpoints = 4000, 2
-    peace, _ = undisturbed(n_train, checkpoints, 64)
+@pytest.mark.parametrize(
+    ("kills", "n_train", "checkpoints", "width"),
+    [
+        (3, 4000, 2, 64),
+        pytest.param(20, 12_000, 3, 96, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
+)
+def test_one_fit_is_killed_again_and_again(
+    studies: Path, undisturbed: Callable[..., tuple[Path, float]], tmp_path: Path, kills: int, n_train: int,
+    checkpoints: int, width: int,
+) -> None:  # fmt: skip
+    peace, _ = undisturbed(n_train, checkpoints, width)
     study = fits.copied(peace, studies / "long")
-    total = checkpoints * -(-n_train // fits.BATCH)
-    killed_again_and_again(study, peace, 3, total, n_train, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_twenty_kills_of_one_fit(studies: Path, undisturbed: Callable[..., tuple[Path, float]], tmp_path: Path) -> None:
-    n_train, checkpoints = 12_000, 3
-    peace, _ = undisturbed(n_train, checkpoints, 96)
-    study = fits.copied(peace, studies / "long")
-    total = checkpoints * -(-n_train // fits.BATCH)
-    killed_again_and_again(study, peace, 20, total, n_train, tmp_path)
+    killed_again_and_again(study, peace, kills, checkpoints * -(-n_train // fits.BATCH), n_train, tmp_path)
 
 
 @pytest.mark.slow
