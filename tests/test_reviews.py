@@ -1,0 +1,167 @@
+"""The review log against a list in memory: whatever is sent, sent again, undone and redone, the same decisions hold."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from influence_core.errors import BadInput, StoreProblem
+from influence_core.reviews import FILE_NAME, Act, Decision, Reviews
+
+
+def decided(number: int, *decisions: Decision, tab: str = "a") -> Act:
+    return Act(tab, number, "decide", decisions)
+
+
+def holds(reviews: Reviews) -> dict[tuple[str, str, int | str], tuple[str, str | None]]:
+    found = reviews.standing()
+    return {(s.reviewer, s.decision.split, s.decision.row): (s.decision.action, s.decision.label) for s in found}
+
+
+class Model:
+    """What a reviewer's decisions should be: a list of acts, and a stack of undone ones."""
+
+    def __init__(self) -> None:
+        self.acts: list[Act] = []
+        self.undone: list[Act] = []
+
+    def take(self, act: Act) -> None:
+        if act.kind == "decide":
+            self.acts.append(act)
+            self.undone.clear()
+        elif act.kind == "undo" and self.acts:
+            self.undone.append(self.acts.pop())
+        elif act.kind == "redo" and self.undone:
+            self.acts.append(self.undone.pop())
+
+    def holds(self) -> dict[tuple[str, int | str], tuple[str, str | None]]:
+        found = {}
+        for act in self.acts:
+            found |= {(d.split, d.row): (d.action, d.label) for d in act.decisions}
+        return found
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["anna", "ben"]), st.sampled_from(["t1", "t2"]),
+        st.sampled_from(["decide", "decide", "decide", "undo", "redo"]),
+        st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True), st.sampled_from(["keep", "drop", "unsure"]),
+        st.integers(1, 3),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+def test_any_sequence_holds_what_a_list_holds(
+    steps: Sequence[tuple[str, str, str, list[int], str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    reviews = Reviews(tmp_path_factory.mktemp("study"))
+    models = {"anna": Model(), "ben": Model()}
+    numbers: dict[tuple[str, str], int] = {}
+    for reviewer, tab, kind, rows, action, times in steps:
+        number = numbers[reviewer, tab] = numbers.get((reviewer, tab), 0) + 1
+        decisions = tuple(Decision("train", row, action) for row in rows) if kind == "decide" else ()  # type: ignore[arg-type]
+        act = Act(tab, number, kind, decisions)  # type: ignore[arg-type]
+        models[reviewer].take(act)
+        answers = [reviews.record(reviewer, [act])[0].seq for _ in range(times)]  # sent again after a lost connection
+        assert len(set(answers)) == 1
+    expected = {(name, *key): value for name, model in models.items() for key, value in model.holds().items()}
+    assert holds(reviews) == expected
+    assert len(reviews.log(limit=1000)) == sum(numbers.values())
+
+
+def test_the_later_of_two_tabs_wins_and_both_stay_in_the_log(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    reviews.record("anna", [decided(1, Decision("train", 7, "keep"), tab="a")])
+    reviews.record("anna", [decided(1, Decision("train", 7, "relabel", label="cat"), tab="b")])
+    assert holds(reviews) == {("anna", "train", 7): ("relabel", "cat")}
+    assert [line.tab for line, _ in reviews.log()] == ["b", "a"]
+    assert [s.decision.label for s in reviews.about("train", 7)] == ["cat"] and reviews.about("train", "7") == []
+
+
+def test_a_number_and_its_digits_are_two_rows(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    reviews.record("a", [decided(1, Decision("train", 7, "keep"), Decision("train", "7", "drop"))])
+    assert holds(reviews) == {("a", "train", 7): ("keep", None), ("a", "train", "7"): ("drop", None)}
+
+
+def test_one_undo_takes_back_a_whole_batch_also_after_a_restart(tmp_path: Path) -> None:
+    rows = [Decision("train", i, "relabel", label="dog") for i in range(5000)]
+    Reviews(tmp_path).record("anna", [decided(1, Decision("train", 3, "keep")), decided(2, *rows)])
+    logged = Reviews(tmp_path).record("anna", [Act("new tab", 1, "undo")])[0]
+    assert holds(Reviews(tmp_path)) == {("anna", "train", 3): ("keep", None)}
+    batch = next(line for line, _ in Reviews(tmp_path).log() if line.n_rows == 5000)
+    assert logged.target == batch.seq and not batch.standing
+    Reviews(tmp_path).record("anna", [Act("new tab", 2, "redo")])
+    assert len(holds(Reviews(tmp_path))) == 5000
+
+
+def test_nothing_to_undo_is_an_act_without_a_target(tmp_path: Path) -> None:
+    assert [line.target for line in Reviews(tmp_path).record("a", [Act("t", 1, "undo"), Act("t", 2, "redo")])] == [
+        None
+    ] * 2
+
+
+def test_an_undo_is_of_ones_own_acts(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    reviews.record("anna", [decided(1, Decision("train", 1, "keep"))])
+    reviews.record("ben", [Act("a", 1, "undo")])
+    assert holds(reviews) == {("anna", "train", 1): ("keep", None)}
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (decided(1, Decision("locked", 1, "keep")), "Locked rows"),
+        (decided(1, Decision("train", 1, "relabel")), "label None"),
+        (decided(1, Decision("train", 1, "keep", label="x")), "label 'x'"),
+        (decided(1, Decision("train", 1, "downweight", weight=2.0)), "weight is 2"),
+        (decided(1, Decision("train", 1, "explode")), "explode"),  # type: ignore[arg-type]
+        (decided(1, Decision("train", 1, "keep", comment="x" * 3000)), "3,000 characters"),
+        (decided(1, Decision("train", 1, "keep"), Decision("train", 1, "drop")), "twice"),
+        (decided(0, Decision("train", 1, "keep")), "number is 0"),
+        (Act("a", 1, "decide"), "0 decisions"),
+        (Act("", 1, "undo"), "tab"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_and_nothing_of_its_company_is_kept(act: Act, said: str, tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    with pytest.raises(BadInput, match=said):
+        reviews.record("anna", [decided(9, Decision("train", 5, "drop")), act])
+    assert holds(reviews) == {} and reviews.log() == []
+
+
+def test_the_log_is_searched_page_by_page(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    for number in range(1, 8):
+        note = "blurred" if number % 2 else ""
+        reviews.record("anna", [decided(number, Decision("train", number, "relabel", label="Cat", comment=note))])
+    assert len(reviews.log(text="BLURRED")) == 4 and len(reviews.log(text="cat")) == 7 and reviews.log(text="dog") == []
+    first = reviews.log(limit=3)
+    rest = reviews.log(limit=10, before=first[-1][0].seq)
+    assert [line.number for line, _ in first + rest] == [7, 6, 5, 4, 3, 2, 1]
+    assert reviews.counts()["anna"][0] == 7
+
+
+def test_looking_writes_nothing(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    assert reviews.standing() == [] and reviews.log() == [] and reviews.counts() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_from_the_future_or_a_damaged_one_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreProblem, match="review log cannot be read"):
+        Reviews(tmp_path).standing()
+    (tmp_path / FILE_NAME).unlink()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreProblem, match="newer program"):
+        Reviews(tmp_path).record("a", [decided(1, Decision("train", 1, "keep"))])
