@@ -14,10 +14,11 @@ from influence_core.attribution import Attribution
 from influence_core.config import Config
 from influence_core.errors import BadInput
 from influence_core.fitting import default_measurement, fit
-from influence_core.measurement import Measurement, Rows
+from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.run import Run
 from influence_core.study import Study
 from influence_core.task import Task
+from influence_core.workflows.typed_rows import typed, with_typed
 
 
 def list_estimators() -> list[str]:
@@ -34,9 +35,10 @@ def attribute(
     Args:
         task: A ``Task`` or a ``Study``.
         method: An id of ``list_estimators()``, an alias, or a Config of a method.
-        test: Row ids of the test split, one of them, or ``Rows``.
+        test: Row ids of the test split, one of them, or ``Rows``; ``study.typed(...)`` is a row that is in no split.
         config: Options over the method's defaults.
-        measurement: What is explained; default minus the loss at the row's own label.
+        measurement: What is explained; default minus the loss at the row's own label, or at the predicted one for a
+            typed row, which has none.
         run: Device, precision, store, progress.
 
     Returns:
@@ -45,10 +47,14 @@ def attribute(
     Raises:
         InfluenceError: What was given, what is needed, what to do.
     """
+    rows = _rows(test)
+    if rows.split == TYPED and isinstance(task, Study):
+        task = with_typed(task, rows.ids)
     task, run = _resolved(task, run)
     estimator = registry.made(method, config, task)
-    measurement = measurement or default_measurement(estimator)
-    rows = _rows(test)
+    if measurement is None:
+        unlabelled = rows.split == TYPED and task.n_classes is not None
+        measurement = Measurement(default_measurement(estimator).kind, "predicted" if unlabelled else "true")
     fitted = fit(task, estimator, run)
     scores = fitted.scores(rows, measurement)
     ids = rows.ids if rows.reduce is None else (f"mean of {len(rows.ids)} rows",)
@@ -56,6 +62,11 @@ def attribute(
         scores, ids, task.ids("train"), estimator.named.name, estimator.config.to_json(),
         {"kind": measurement.name, "target": measurement.target}, estimator.named.units, fitted.share, fitted.notes,
     )  # fmt: skip
+
+
+def typed_row(study: Study, values: Mapping[str, Any] | str | bytes | Path | None, named: Mapping[str, Any]) -> Rows:
+    """Return a row that is in no split as a query; see ``Study.typed``."""
+    return typed(study, values, named)
 
 
 def _rows(test: Rows | Iterable[Any] | int | str) -> Rows:
@@ -111,6 +122,27 @@ def open_demo(name: str, path: Path) -> Study:
     from influence_core.demos import build_demo
 
     return Study(path) if (path / "study.toml").exists() else build_demo(name, path)
+
+
+def study_from_torch(name: str, model: Any, **options: Any) -> Study:
+    """Make a study of a user's PyTorch model; see ``Study.from_torch``."""
+    from influence_core.adapters.from_torch import study_from_torch as made
+
+    return made(name, model, **options)
+
+
+def study_from_trainer(name: str, folder: str | Path, **options: Any) -> Study:
+    """Make a study of a Trainer's output folder; see ``Study.from_trainer``."""
+    from influence_core.adapters.hf_trainer import study_from_trainer as made
+
+    return made(name, folder, **options)
+
+
+def study_from_sklearn(name: str, model: Any, **options: Any) -> Study:
+    """Make a study of a scikit-learn model; see ``Study.from_sklearn``."""
+    from influence_core.adapters.sklearn_study import study_from_sklearn as made
+
+    return made(name, model, **options)
 
 
 def _resolved(task: Task | Study, run: Run | None) -> tuple[Task, Run]:

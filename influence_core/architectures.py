@@ -9,15 +9,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from influence_core.errors import BadInput
+from influence_core.pretrained import configured_model
 
 
-def cnn(channels: int, size: int, n_classes: int, widths: tuple[int, int] = (8, 16), hidden: int = 32) -> nn.Module:
-    """Return two convolutions with pooling and two Linear layers, for square images."""
+def cnn(
+    channels: int, size: int, n_classes: int, widths: tuple[int, int] = (8, 16), hidden: int = 32,
+    center: float = 0.0, scale: float = 1.0,
+) -> nn.Module:  # fmt: skip
+    """Return two convolutions with pooling and two Linear layers, for square images; ``center``: see ``mlp``."""
     first, second = widths
+    last: list[nn.Module] = [Rescaled(center, scale)] if (center, scale) != (0.0, 1.0) else []
     return nn.Sequential(
         nn.Conv2d(channels, first, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(first, second, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(second * (size // 4) ** 2, hidden), nn.ReLU(), nn.Linear(hidden, n_classes),
+        nn.Linear(second * (size // 4) ** 2, hidden), nn.ReLU(), nn.Linear(hidden, n_classes), *last,
     )  # fmt: skip
 
 
@@ -38,10 +43,16 @@ class Rescaled(nn.Module):
         return f"center={self.center}, scale={self.scale}"
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "identity": nn.Identity
+}  # fmt: skip
+
+
 def mlp(
-    n_inputs: int, n_classes: int, hidden: tuple[int, ...] = (32,), center: float = 0.0, scale: float = 1.0
-) -> nn.Module:
-    """Return Linear layers with ReLU between them; inputs of any shape are flattened.
+    n_inputs: int, n_classes: int, hidden: tuple[int, ...] = (32,), center: float = 0.0, scale: float = 1.0,
+    activation: str = "relu",
+) -> nn.Module:  # fmt: skip
+    """Return Linear layers with a nonlinearity between them; inputs of any shape are flattened.
 
     Args:
         n_inputs: Numbers per row.
@@ -49,21 +60,35 @@ def mlp(
         hidden: Widths between.
         center: Of a regression's labels, with ``scale``: what the network learns is ``(label - center) / scale``.
         scale: See there.
+        activation: One of ``ACTIVATIONS``.
+
+    Raises:
+        ValueError: It is none of them.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is '{activation}', not one of {', '.join(ACTIVATIONS)}")
     widths = (n_inputs, *hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(len(hidden)):
-        layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
+        layers += [nn.Linear(widths[i], widths[i + 1]), ACTIVATIONS[activation]()]
     last: list[nn.Module] = [Rescaled(center, scale)] if (center, scale) != (0.0, 1.0) else []
     return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes), *last)
 
 
-def logistic(n_inputs: int, n_classes: int, center: float = 0.0, scale: float = 1.0) -> nn.Module:
+def logistic(
+    n_inputs: int, n_classes: int, center: float = 0.0, scale: float = 1.0, bias: bool = True
+) -> nn.Module:
     """Return multinomial logistic regression, or with one output linear regression: one Linear layer."""
-    return mlp(n_inputs, n_classes, (), center, scale)
+    model = mlp(n_inputs, n_classes, (), center, scale)
+    assert isinstance(model, nn.Sequential)
+    if not bias:
+        model[1] = nn.Linear(n_inputs, n_classes, bias=False)
+    return model
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": cnn, "mlp": mlp, "logistic": logistic}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "cnn": cnn, "mlp": mlp, "logistic": logistic, "transformers": configured_model
+}  # fmt: skip
 
 
 def model_factory(name: str, options: Mapping[str, Any]) -> Callable[[], nn.Module]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,23 @@ def load_state(path: Path, index: int = 0) -> StateDict:
         ) from None
     _check_state(loaded, index, str(path))
     return loaded
+
+
+def checked_rates(rates: Sequence[float] | None, n_checkpoints: int) -> tuple[float, ...] | None:
+    """Return one finite rate of 0 or more per checkpoint, or None.
+
+    Raises:
+        BadInput: There are too many or too few, or one cannot be used.
+    """
+    if rates is None:
+        return None
+    values = tuple(float(rate) for rate in rates)
+    if len(values) != n_checkpoints:
+        raise BadInput(
+            "Checkpoints and learning rates do not match",
+            f"There are {n_checkpoints} and {len(values)}.",
+            "Give one learning rate per checkpoint.",
+        )
+    if not all(math.isfinite(rate) and rate >= 0 for rate in values):
+        raise BadInput("A learning rate cannot be used", f"They are {values}.", "Give finite numbers of 0 or more.")
+    return values

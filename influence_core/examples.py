@@ -106,11 +106,11 @@ class Examples:
         self, index: slice | Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Batch:
         """Return rows, by slice or positions ``[n]``, on a device and in a precision."""
-        rows = self._rows(index)
+        rows = self.raw(index)
         device = torch.device(device)
         return Batch(moved(rows.inputs, device, dtype), moved(rows.targets, device, dtype))
 
-    def _rows(self, index: slice | Tensor) -> Batch:
+    def raw(self, index: slice | Tensor) -> Batch:
         """Return rows as they were given."""
         if self._dataset is None:
             assert self._targets is not None
@@ -141,7 +141,7 @@ class Examples:
     def hash_into(self, state: Any) -> None:
         """Feed every row, in full, to a ``hashlib`` state."""
         for start in range(0, self._length, 4096):
-            batch = self._rows(slice(start, min(start + 4096, self._length)))
+            batch = self.raw(slice(start, min(start + 4096, self._length)))
             hash_tensors(batch.inputs, state)
             hash_tensors(batch.targets, state)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
-from influence_core import architectures
 from influence_core.config import digest
-from influence_core.encoder import Encoder, load_encoder, named_column
+from influence_core.encoder import Encoder, load_encoder, named_column, rows_at_once
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
-from influence_core.measurement import Rows
+from influence_core.measurement import Rows, module_identity
+from influence_core.model_reference import model_factory
 from influence_core.store import Artifact, Store, Writer
-from influence_core.study_files import ROWS_AT_ONCE, SPLITS, States, file_hash, read_header, write_study
+from influence_core.study_files import SPLITS, States, file_hash, read_header, read_truth, rows_at, write_study
 from influence_core.tables import check_finite, reading
 from influence_core.task import Task
 
@@ -55,6 +56,75 @@ class Study:
         from influence_core import api
 
         return api.open_demo(name, Path(out) if out is not None else Path("studies") / name)
+
+    @classmethod
+    def from_torch(cls, name: str, model: str | Callable[[], nn.Module], **options: Any) -> Study:
+        """Make a study of your own PyTorch model, its checkpoints and its data, and open it.
+
+        The folder holds copies of the rows and the weights, and the *name* of the function that builds the model: its
+        code stays yours. The study is checked before it is kept: on up to 64 test rows it must predict what your model
+        does. The app opens it with ``make run MODELS=mypackage.models:make_net``.
+
+        Example::
+
+            # In mypackage/models.py: def make_net(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+            # In train.py, after training:
+            study = Study.from_torch(
+                "digits-mine",
+                model="mypackage.models:make_net",        # or the function itself, imported from its module
+                train=(X_train, y_train),                 # or a Dataset, or a split of the `datasets` library
+                test=(X_test, y_test),
+                checkpoints=["epoch1.pt", "epoch5.pt", "epoch20.pt"],
+                learning_rates=[0.1, 0.1, 0.05],
+                class_names=[f"digit {i}" for i in range(10)],
+                predictions=logits_test,                  # optional: what your model said of the test rows
+            )                                             # -> studies/digits-mine
+
+        Args:
+            name: Short name, also of the folder.
+            model: ``"package.module:factory"``, or that function or class: importable, called without arguments.
+            **options: By name:
+
+                - ``train``, ``test``, ``locked`` (optional): ``(inputs, targets)`` of tensors or arrays, inputs also a
+                  mapping (called by keywords) or a tuple (by positions); a torch ``Dataset`` of such pairs or of
+                  mappings with ``labels``; or a split of the ``datasets`` library: columns that ``forward`` names are
+                  inputs, the rest is shown.
+                - ``checkpoints``: state dicts, ``.pt`` files (weights only) or ``.safetensors``, in the order of
+                  training; the last one is explained. ``learning_rates``: one each. Or ``recording``: the folder that
+                  a ``Recorder`` wrote.
+                - ``recipe``: a ``Recipe`` or its options, for methods that retrain.
+                - ``loss``: ``"cross_entropy"`` (default), ``"bce"`` (one logit) or ``"mse"``, or the plain ``nn`` loss.
+                - ``class_names`` by index; ``train_ids``, ``test_ids``, ``locked_ids``: default 0..n-1.
+                - ``show``: what people see of a row beside the inputs: a data frame for each split by name, or one of
+                  all rows (train, test, locked). Its column ``text`` is shown as the row's text.
+                - ``predictions``: your model's outputs, probabilities or classes on the test rows, to compare with.
+                - ``gradient_accumulation``: batches in each step of your training.
+                - ``title``, ``description``, ``out`` (default ``studies/<name>``), ``run``.
+
+        Returns:
+            The opened study.
+
+        Raises:
+            BadInput: What cannot be kept, with the reason and what to do: weights or smoothing in the loss, several
+                labels a row, code that does not import, predictions that differ from yours.
+        """
+        from influence_core import api
+
+        return api.study_from_torch(name, model, **options)
+
+    @classmethod
+    def from_trainer(cls, name: str, folder: str | Path, **options: Any) -> Study:
+        """Make a study of a ``Trainer``'s output folder; options as ``adapters.hf_trainer.study_from_trainer``."""
+        from influence_core import api
+
+        return api.study_from_trainer(name, folder, **options)
+
+    @classmethod
+    def from_sklearn(cls, name: str, model: Any, **options: Any) -> Study:
+        """Make a study of a scikit-learn model; options as ``adapters.sklearn_study.study_from_sklearn``."""
+        from influence_core import api
+
+        return api.study_from_sklearn(name, model, **options)
 
     # -- data -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +167,7 @@ class Study:
     def _batches(self, split: str) -> Iterator[pa.Table]:
         file = self._parquet(split)
         with self._reading(split):
-            for batch in file.iter_batches(ROWS_AT_ONCE):
+            for batch in file.iter_batches(rows_at_once(self.encoder)):
                 yield pa.Table.from_batches([batch])
 
     def column(self, split: str, name: str) -> np.ndarray:
@@ -113,20 +183,17 @@ class Study:
 
     def rows(self, split: str, positions: Sequence[int]) -> pa.Table:
         """Return raw rows by position, reading only the row groups that hold them."""
+        return self.some_columns(split, positions, None)
+
+    def some_columns(self, split: str, positions: Sequence[int], columns: Sequence[str] | None) -> pa.Table:
+        """Return some columns (None: all) of raw rows by position."""
         file = self._parquet(split)
-        sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        wanted = np.asarray(positions, dtype=np.int64)
-        groups = np.searchsorted(starts, wanted, side="right") - 1
-        used = sorted(set(groups.tolist()))
         with self._reading(split):
-            table = file.read_row_groups(used)
-        offsets = dict(zip(used, np.concatenate([[0], np.cumsum([sizes[g] for g in used])]), strict=False))
-        return table.take(
-            pa.array(
-                [offsets[g] + p - starts[g] for g, p in zip(groups.tolist(), wanted.tolist(), strict=True)], pa.int64()
-            )
-        )
+            return rows_at(file, positions, columns)
+
+    def column_names(self, split: str) -> list[str]:
+        """Return the names of a split's columns, in their order."""
+        return self._parquet(split).schema_arrow.names
 
     @cached_property
     def planted(self) -> np.ndarray | None:
@@ -140,16 +207,7 @@ class Study:
         path = self.path / "truth.parquet"
         if not path.exists():
             return None
-        ids = self.column("train", self.header.id).tolist()
-        what = "The planted truth cannot be read"
-        fix = "Restore the file, or delete it: only badges and metrics use it."
-        try:
-            with reading(path, what, fix):
-                truth = pq.read_table(path)
-                known = dict(zip(truth["id"].to_pylist(), truth["label"].to_pylist(), strict=True))
-            return np.asarray([str(known[row]) for row in ids])
-        except KeyError as error:
-            raise BadInput(what, f"{path}: {error}.", fix) from None
+        return read_truth(path, self.column("train", self.header.id).tolist())
 
     def targets(self, split: str) -> np.ndarray:
         """Return what the model should say ``[n]``: class indices, or numbers (float32) for a regression.
@@ -207,6 +265,24 @@ class Study:
         self.task.positions(Rows(split, (value,)))
         return value
 
+    def typed(self, values: Mapping[str, Any] | str | bytes | Path | None = None, /, **named: Any) -> Rows:
+        """Return a row that is in no split as a query: ``attribute(study, "gas", study.typed(text="WIN a prize"))``.
+
+        It has no label: its predicted one is explained unless the measurement names a class. A number is explained by
+        its error, so a regression needs the expected number under the label's name.
+
+        Args:
+            values: Column name -> value, for every column that the model looks at (None: missing); or the one text; or
+                a picture, as a file's path or bytes.
+            named: The same by keyword; ``text`` and ``image`` stand for the one such column, whatever it is called.
+
+        Raises:
+            BadInput: A column is missing or unknown, or a value cannot be one of its column.
+        """
+        from influence_core import api
+
+        return api.typed_row(self, values, named)
+
     def target(self, text: str) -> str | int:
         """Return a measurement's target from its text: ``true``, ``predicted`` or a class name.
 
@@ -232,11 +308,14 @@ class Study:
         files += [self._checkpoint_file(entry) for entry in self.header.checkpoints]
         header = self.header
         recipe = header.recipe.to_json() if header.recipe else None
-        rates = [entry["learning_rate"] for entry in header.checkpoints]
+        rates = [entry.get("learning_rate") for entry in header.checkpoints]
+        # What a built-in model computes is told by its name; the code behind a reference may change.
+        with torch.random.fork_rng(devices=[]):
+            code = [module_identity(self._factory())] if "reference" in header.model else []
         return digest(
             [
                 [file_hash(path) for path in files], [header.label, header.id], dict(header.model), header.loss,
-                header.classes, recipe, rates,
+                header.classes, recipe, rates, *code,
             ]
         )  # fmt: skip
 
@@ -257,6 +336,14 @@ class Study:
         return path
 
     @cached_property
+    def _factory(self) -> Callable[[], nn.Module]:
+        return model_factory(self.header.model)
+
+    def _learning_rates(self) -> list[float] | None:
+        rates = [entry["learning_rate"] for entry in self.header.checkpoints if "learning_rate" in entry]
+        return rates if len(rates) == len(self.header.checkpoints) else None
+
+    @cached_property
     def task(self) -> Task:
         """Return the task: encoded data memory-mapped, checkpoints read when used."""
         header = self.header
@@ -264,17 +351,18 @@ class Study:
         data = {split: self._examples(split) for split in splits}
         ids = {split: self._ids(split) for split in splits}
         task = Task(
-            architectures.model_factory(header.model["architecture"], header.model.get("options", {})),
+            self._factory,
             data["train"], data["test"], header.loss,
             checkpoints=[self._checkpoint_file(entry) for entry in header.checkpoints],
-            learning_rates=[float(entry["learning_rate"]) for entry in header.checkpoints],
+            learning_rates=self._learning_rates(),
             recipe=header.recipe, class_names=header.classes or None, train_ids=ids["train"], test_ids=ids["test"],
             locked=data.get("locked"), locked_ids=ids.get("locked"), fingerprint=self.fingerprint,
         )  # fmt: skip
         return task
 
     def _examples(self, split: str) -> Examples:
-        inputs, targets = self._encoded(split).tensor("inputs"), torch.from_numpy(self.targets(split))
+        encoded, targets = self._encoded(split), torch.from_numpy(self.targets(split))
+        inputs = self.encoder.called({name: encoded.tensor(name) for name in self.encoder.layout})
         with self._reading(split):
             return Examples((inputs, targets), split)
 
@@ -285,14 +373,16 @@ class Study:
         path, fix = self._file(split), "Restore the file or encoder.json from a copy."
 
         def produce(writer: Writer) -> None:
-            writer.create("inputs", (self.n_rows(split), *self.encoder.shape), np.float32)
+            for name, (shape, dtype) in self.encoder.layout.items():
+                writer.create(name, (self.n_rows(split), *shape), np.dtype(dtype))
             start = 0
             for table in self._batches(split):
                 with reading(path, "The rows do not fit encoder.json", fix), np.errstate(all="ignore"):
-                    values = self.encoder.encoded(table)
-                check_finite(values, table, self.header.id, path)
-                writer.write("inputs", start, values)
-                start += len(values)
+                    arrays = self.encoder.arrays(table)
+                for name, values in arrays.items():
+                    check_finite(values, table, self.header.id, path)
+                    writer.write(name, start, values)
+                start += len(table)
 
         return self.store.obtain(digest(inputs), inputs, produce, lambda: None)
 

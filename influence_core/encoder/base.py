@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -12,6 +13,8 @@ import pyarrow as pa
 
 from influence_core.errors import BadInput
 
+ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 64 << 20
 Batches = Callable[[], Iterator[pa.Table]]
 
 
@@ -19,6 +22,7 @@ class Encoder(ABC):
     """Turns rows of a table into model inputs."""
 
     kind: str
+    rows_at_once: int | None = None  # where a row takes so long that fewer make a step of progress
 
     @abstractmethod
     def encoded(self, rows: pa.Table) -> np.ndarray:
@@ -28,6 +32,19 @@ class Encoder(ABC):
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one encoded row."""
+
+    @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return, for every array that encoded rows are kept in, the shape of one row and the type of its numbers."""
+        return {"inputs": (self.shape, "float32")}
+
+    def arrays(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Return the encoded rows as the arrays of ``layout``, each ``[n, ...]``."""
+        return {"inputs": self.encoded(rows)}
+
+    def called(self, arrays: Mapping[str, Any]) -> Any:
+        """Return what the model is called with, given the arrays of ``layout`` in any form (arrays, tensors)."""
+        return arrays["inputs"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the encoder as JSON values."""
@@ -41,6 +58,12 @@ class Encoder(ABC):
             TypeError: Options are missing or unknown.
         """
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
+
+
+def rows_at_once(encoder: Encoder) -> int:
+    """Return how many rows to encode together: 4,096, or fewer where they are so long that memory would fill."""
+    widths = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in encoder.layout.values()]
+    return max(1, min(encoder.rows_at_once or ROWS_AT_ONCE, _BYTES_AT_ONCE // max(1, sum(widths))))
 
 
 def named_column(rows: pa.Table, name: str) -> pa.ChunkedArray:

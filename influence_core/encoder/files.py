@@ -8,12 +8,15 @@ from pathlib import Path
 from influence_core.encoder.base import Encoder
 from influence_core.encoder.columns import ColumnsEncoder
 from influence_core.encoder.image import ImageEncoder
+from influence_core.encoder.sentences import SentenceEncoder
 from influence_core.encoder.table import TableEncoder
+from influence_core.encoder.tensors import TensorEncoder
 from influence_core.encoder.text import TextEncoder
 from influence_core.errors import BadInput
 
 _KINDS: dict[str, type[Encoder]] = {
-    kind.kind: kind for kind in (ImageEncoder, TableEncoder, ColumnsEncoder, TextEncoder)
+    kind.kind: kind
+    for kind in (ImageEncoder, TableEncoder, ColumnsEncoder, TensorEncoder, TextEncoder, SentenceEncoder)
 }
 
 
