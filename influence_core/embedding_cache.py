@@ -159,6 +159,7 @@ def train_embeddings(task: Task, run: Run, embedding: str) -> TrainEmbeddings:
     memo = f"embeddings/{place}/{run.precision}/{run.device}/{run.artifacts.root}"
     if memo not in task.memo:
         task.memo[memo] = TrainEmbeddings(task, run, place)
+    run.artifacts.use(task.memo[memo].key)
     return task.memo[memo]
 
 

@@ -10,35 +10,40 @@ from influence_core import registry
 from influence_core.estimator import Estimator, Fitted
 from influence_core.measurement import Measurement
 from influence_core.run import Run
-from influence_core.store import Writer
+from influence_core.store import Writer, noted_keys
 from influence_core.task import Task
 
 
 def fit(task: Task, estimator: Estimator, run: Run) -> Fitted:
     """Return the fitted method, doing what train-side work is not done yet.
 
-    A small artifact records that the work is complete: it is how the app knows that an answer will be instant.
+    A small artifact records that the work is complete, and which artifacts a query reads: it is how the app knows that
+    an answer will be instant.
     """
     registry.check_available(estimator.named, task)
     key = estimator.key(task, run)
     memo = f"fitted/{key}/{estimator.named.name}/{run.device}/{run.artifacts.root}"
     if memo not in task.memo:
-        fitted = estimator.fit(task, run)
+        with noted_keys() as reads:
+            fitted = estimator.fit(task, run)
 
         def record(writer: Writer) -> None:
             writer.save("fitted", torch.ones(1))
+            writer.meta["reads"] = list(reads)
 
         run.artifacts.obtain(key, estimator.identity(task, run), record, run.waiting)
         task.memo[memo] = fitted
-    # A copy: what is computed later reports to this caller's run, not to the one that fitted and has ended.
+    # A copy: what is computed later reports to this caller's run, not to the one that fitted and has ended, and asks
+    # this caller's task for the query: another view of the same task may have fitted.
     answer = copy.copy(task.memo[memo])
-    answer.run = run
+    answer.run, answer.task = run, task
     return answer
 
 
 def is_fitted(task: Task, estimator: Estimator, run: Run) -> bool:
-    """Tell whether the train-side work of a method is done."""
-    return run.artifacts.find(estimator.key(task, run)) is not None
+    """Tell whether the train-side work of a method is done, and what it left is still there."""
+    found = run.artifacts.find(estimator.key(task, run))
+    return found is not None and all(run.artifacts.has(key) for key in found.meta.get("reads", ()))
 
 
 def default_measurement(estimator: Estimator) -> Measurement:

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,22 @@ import torch
 from influence_core.artifact import Artifact, Writer, array_form
 from influence_core.errors import StoreProblem
 
-__all__ = ["Artifact", "Store", "Writer", "disk_errors"]
+__all__ = ["Artifact", "Store", "Writer", "disk_errors", "noted_keys"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_noted: ContextVar[dict[str, None] | None] = ContextVar("noted", default=None)
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}  # the last two: a file in the way
+
+
+@contextmanager
+def noted_keys() -> Iterator[dict[str, None]]:
+    """Collect the keys of the artifacts that the body asks for, in order; not those that only make another one."""
+    keys: dict[str, None] = {}
+    token = _noted.set(keys)
+    try:
+        yield keys
+    finally:
+        _noted.reset(token)
 
 
 @contextmanager
@@ -74,14 +87,28 @@ class Store:
         path = self.path(key)
         if not (path / "meta.json").exists():
             return None
-        with suppress(OSError):
-            os.utime(path)
+        self.use(key)
         try:
             return Artifact(key, path)
         except StoreProblem:
             if not (path / "meta.json").exists():  # evicted by another process just now
                 return None
             raise
+
+    def has(self, key: str) -> bool:
+        """Tell whether an artifact is finished and there; counts as a use of it."""
+        there = (self.path(key) / "meta.json").exists()
+        if there:
+            self.use(key)
+        return there
+
+    def use(self, key: str) -> None:
+        """Say that an artifact is in use, which is known from memory: it is then not the first to be evicted."""
+        with suppress(OSError):
+            os.utime(self.path(key))
+        noted = _noted.get()
+        if noted is not None:
+            noted[key] = None
 
     def keys(self) -> list[str]:
         """Return the keys of all finished artifacts."""
@@ -119,7 +146,8 @@ class Store:
         started = time.time()
         writer = Writer(final.with_name(key + ".part"))
         try:
-            produce(writer)
+            with noted_keys():  # what goes into it need not be there when it is read
+                produce(writer)
             writer.close(flush=True)
         except BaseException:
             writer.close(flush=False)

@@ -72,6 +72,7 @@ class Bilinear(Estimator):
         key = f"gradients/{spec}/{run.precision}/{run.device}/{run.seed if projection else ''}/{run.artifacts.root}"
         if key not in task.memo:
             task.memo[key] = TrainGradients(task, run, spec)
+        run.artifacts.use(task.memo[key].artifact.key)
         return task.memo[key]
 
     def fit(self, task: Task, run: Run) -> Fitted:

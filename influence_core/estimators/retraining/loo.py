@@ -52,7 +52,7 @@ class LeaveOneOut(Resampling):
         estimand="measurement with all rows minus measurement without row i",
         reference="Cook & Weisberg, Residuals and Influence in Regression, 1982 (definition)",
         needs=Needs.RECIPE | Needs.OUTPUTS, units="measurement", stochastic=True, partial=True, functions=False,
-        additive=False,
+        additive=False, unseen=False,
     )  # fmt: skip
     Config = LooConfig
     config: LooConfig
