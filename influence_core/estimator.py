@@ -13,7 +13,7 @@ from torch import Tensor
 from influence_core.config import Config, digest
 from influence_core.errors import BadInput, NumericalProblem, Unavailable
 from influence_core.examples import Batch
-from influence_core.measurement import KINDS, Measurement, Rows
+from influence_core.measurement import KINDS, TYPED, Measurement, Rows
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
@@ -60,6 +60,7 @@ class Info:
         measurements: Kinds of measurement it can explain, besides functions; empty: it has its own ``utility``.
         functions: Whether a measurement may be a function.
         query: ``"instant"`` once fitted, or ``"solve"``: real work for every new query.
+        unseen: Whether a query may be a typed row; else it must be one of the splits that ``fit`` has looked at.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Info:
     functions: bool = True
     utility: str = ""
     query: Literal["instant", "solve"] = "instant"
+    unseen: bool = True
 
 
 class Estimator(ABC):
@@ -151,6 +153,7 @@ class Fitted:
         """
         measurement = measurement or Measurement()
         check_measurement(self.info, measurement)
+        check_rows(self.info, test)
         if not test.ids:
             raise BadInput("The query is empty", "No test row was given.", "Give at least one row id.")
         scores = self._scores(self.task.query(test, measurement, self.run.dtype), measurement, test)
@@ -195,6 +198,12 @@ class Fitted:
         scores = self.scores(test, measurement)
         members = [self.task.positions(Rows("train", tuple(group))).to(scores.device) for group in groups]
         return torch.stack([scores[:, rows].sum(1) for rows in members], 1)
+
+
+def check_rows(info: Info, rows: Rows) -> None:
+    """Raise ``Unavailable`` if a method cannot score a typed row."""
+    if rows.split == TYPED and not info.unseen:
+        raise Unavailable(f"{info.title} cannot explain a typed row", "Only what its models said of the rows of the splits was kept.", "Use another method.")  # fmt: skip  # noqa: E501
 
 
 def check_measurement(info: Info, measurement: Measurement) -> None:

@@ -17,6 +17,7 @@ from influence_core.examples import Batch, content_hash
 from influence_core.primitives.losses import BinaryCrossEntropy, CrossEntropy, Loss, outputs
 
 KINDS = ("loss", "margin", "probability", "logit")
+TYPED = "typed"  # the split of query rows that are in no split
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ def _class_source(cls: type) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """A query: rows of a split by id; with ``reduce="mean"`` all of them as one query (a cell, a slice)."""
+    """A query: rows of a split by id; with ``reduce="mean"`` all of them as one query (a cell, a slice).
+
+    Rows that are in no split have the split ``typed``; a task knows them through ``Task.with_typed``, a study through
+    ``Study.typed``.
+    """
 
     split: str = "test"
     ids: tuple[Any, ...] = ()
@@ -182,7 +187,7 @@ class Rows:
         """Check the words and make the ids a tuple."""
         plain = (value.item() if isinstance(value, (np.generic, Tensor)) else value for value in self.ids)
         object.__setattr__(self, "ids", tuple(plain))
-        if self.split not in ("train", "test", "locked"):
+        if self.split not in ("train", "test", "locked", TYPED):
             raise BadInput("Unknown split", f"split is {self.split!r}.", "Use 'train', 'test' or 'locked'.")
         if self.reduce not in (None, "mean"):
             raise BadInput("Unknown reduction", f"reduce is {self.reduce!r}.", "Use None or 'mean'.")

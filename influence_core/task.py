@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from enum import Flag, auto
 from functools import cached_property
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence_core.checkpoints import StateDict, checked_checkpoints, load_state
+from influence_core.checkpoints import StateDict, checked_checkpoints, checked_rates, load_state
 from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, Examples, content_hash
-from influence_core.measurement import Measurement, Rows, module_identity, source_hash
+from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
 from influence_core.primitives.losses import LOSSES, CustomLoss, Loss, outputs
 from influence_core.recipe import Recipe
 
@@ -80,11 +79,12 @@ class Task:
         self.loss = _resolved_loss(loss)
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
         self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
-        self.learning_rates = _checked_rates(learning_rates, len(self._checkpoints))
+        self.learning_rates = checked_rates(learning_rates, len(self._checkpoints))
         self.recipe = recipe
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         self.memo: dict[str, Any] = {}
         self._positions: dict[str, dict[Any, int]] = {}
+        self._typed: Examples | None = None
         self.fingerprint = fingerprint or self._hashed()
 
     def __repr__(self) -> str:
@@ -146,8 +146,27 @@ class Task:
         """Return the names of the splits that this task has."""
         return tuple(self._splits)
 
+    def with_typed(self, rows: Examples, ids: Sequence[str]) -> Task:
+        """Return this task with rows that are in no split, as the split ``typed`` of queries.
+
+        It is the same task to every method: same fingerprint, and what was fitted on one is found from the other.
+        Nothing that depends on the typed rows is kept with the task, so that one view's never answer for another's.
+
+        Args:
+            rows: Inputs as the model takes them, and targets in the form of the other splits'; where there are classes
+                their values are never read.
+            ids: One per row; ids tell contents apart (a hash of the content), because answers are kept by id.
+        """
+        _ = self.provides  # so that every view finds it
+        view = copy.copy(self)
+        view._typed, view._positions = rows, {}
+        view._ids = {**self._ids, TYPED: _checked_ids(ids, len(rows), TYPED)}
+        return view
+
     def split(self, name: str) -> Examples:
         """Return the rows of a split."""
+        if name == TYPED and self._typed is not None:
+            return self._typed
         if name not in self._splits:
             raise BadInput(
                 f"There is no '{name}' split", f"This task has {', '.join(self._splits)}.", "Use one of these."
@@ -240,12 +259,12 @@ class Task:
 
     def outputs_of(self, split: str, positions: Tensor | slice = slice(None)) -> Tensor:
         """Return the explained model's outputs ``[n, ...]`` on rows of a split, float32 on the CPU, cached by split."""
-        key = f"outputs/{split}"
-        if isinstance(positions, Tensor) and key not in self.memo and len(positions) < 64:
+        key, memo = f"outputs/{split}", {} if split == TYPED else self.memo
+        if isinstance(positions, Tensor) and key not in memo and len(positions) < 64:
             model = self.model_at(-1)
             with torch.no_grad():
                 return outputs(model, self.split(split).batch(positions).inputs)
-        if key not in self.memo:
+        if key not in memo:
             model = self.model_at(-1)
             with torch.no_grad():
                 parts = [
@@ -260,8 +279,8 @@ class Task:
                     f"{file}it is NaN or infinite on {len(broken)} {split} rows, as on {row}.",
                     "Correct these rows, or train with a smaller learning rate.",
                 )
-            self.memo[key] = whole
-        return self.memo[key][positions]
+            memo[key] = whole
+        return memo[key][positions]
 
     def predicted(self, split: str, positions: Tensor) -> Tensor:
         """Return the explained model's predicted class ``[n]``."""
@@ -272,9 +291,15 @@ class Task:
         """Return the rows of a query, in a precision, with the measurement's target labels in place of their own.
 
         Raises:
-            BadInput: A target label where there are no classes, or none with this index.
+            BadInput: A target label where there are no classes, or none with this index; or a typed row's own label.
         """
         positions = self.positions(rows)
+        if rows.split == TYPED and measurement.target == "true" and self.n_classes is not None:
+            raise BadInput(
+                "A typed row has no label of its own",
+                "It is in no split, so nobody has said what is true of it.",
+                "Explain the predicted label (target='predicted'), or one of the classes.",
+            )
         batch = self.split(rows.split).batch(positions, dtype=dtype)
         if measurement.target == "true":
             return batch
@@ -356,21 +381,6 @@ def _resolved_loss(loss: Any) -> Loss:
     raise BadInput(
         "Unknown loss", f"loss is {loss!r}.", f"Use {', '.join(LOSSES)} or f(model, batch) -> losses by row."
     )
-
-
-def _checked_rates(rates: Sequence[float] | None, n_checkpoints: int) -> tuple[float, ...] | None:
-    if rates is None:
-        return None
-    values = tuple(float(rate) for rate in rates)
-    if len(values) != n_checkpoints:
-        raise BadInput(
-            "Checkpoints and learning rates do not match",
-            f"There are {n_checkpoints} and {len(values)}.",
-            "Give one learning rate per checkpoint.",
-        )
-    if not all(math.isfinite(rate) and rate >= 0 for rate in values):
-        raise BadInput("A learning rate cannot be used", f"They are {values}.", "Give finite numbers of 0 or more.")
-    return values
 
 
 def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:

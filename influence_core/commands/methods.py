@@ -73,23 +73,32 @@ def fit(study: StudyPath, method: MethodName, config: ConfigText = "{}") -> None
 @app.command()
 def attribute(
     study: StudyPath, method: MethodName,
-    test: Annotated[list[str], typer.Option("--test", help="Test row ids; may be repeated or follow one another.")],
+    test: Annotated[
+        list[str] | None, typer.Option("--test", help="Test row ids; may be repeated or follow one another.")
+    ] = None,
+    typed: Annotated[
+        str, typer.Option(help='A row in no split, as JSON: {"text": "..."}, {"image": "file.png"}, or its columns.')
+    ] = "",
     more: Annotated[list[str] | None, typer.Argument(help="Further test row ids.")] = None,
     top: Annotated[int, typer.Option(help="Rows per side; 0: all scores.")] = 10,
     measurement: Annotated[str, typer.Option(help="loss, margin, probability or logit; empty: the method's own.")] = "",
-    target: Annotated[str, typer.Option(help="true, predicted, or a class name.")] = "true",
+    target: Annotated[
+        str, typer.Option(help="true, predicted, or a class name; empty: true, of a typed row predicted.")
+    ] = "",
     reduce: Annotated[str, typer.Option(help="mean: the rows are one query.")] = "",
     config: ConfigText = "{}", format: Format = "csv", out: Out = None,
 ) -> None:  # fmt: skip
     """Rank the training rows that pushed predictions up or down."""
     from influence_core import api, registry
     from influence_core.fitting import default_measurement
-    from influence_core.measurement import Measurement, Rows
+    from influence_core.measurement import Measurement
 
     held = opened(study)
     estimator = registry.made(method, options(config), held.task)
     kind = measurement or default_measurement(estimator).kind
-    rows = Rows("test", tuple(_row_ids(held, [*test, *(more or [])])), reduce or None)
+    rows = _query(held, [*(test or []), *(more or [])], typed, reduce)
+    if not target:
+        target = "predicted" if typed and held.header.task == "classification" else "true"
     with progress() as run:
         answer = api.attribute(
             held, method, rows, config=options(config), measurement=Measurement(kind, held.target(target)), run=run
@@ -153,9 +162,12 @@ def answer(
     """Compute and keep one answer of a method that solves for every query; started by the app."""
     from influence_core import registry
     from influence_core.answers import obtained_answer
-    from influence_core.measurement import Measurement, Rows
+    from influence_core.measurement import TYPED, Measurement, Rows
+    from influence_core.workflows.typed_rows import with_typed
 
     held = opened(study)
+    if split == TYPED:
+        held = with_typed(held, test)
     rows = Rows(split, tuple(held.row_id(split, text) for text in test), reduce or None)
     with progress() as run:
         estimator = registry.made(method, options(config), held.task)
@@ -163,5 +175,19 @@ def answer(
         obtained_answer(held.task, estimator, rows, kept, run.with_store(held.store))
 
 
-def _row_ids(study: Any, texts: list[str]) -> list[Any]:
-    return [study.row_id("test", text) for text in texts]
+def _query(study: Any, ids: list[str], typed: str, reduce: str) -> Any:
+    """Return the rows that were asked for: of the test split, or a typed one."""
+    from influence_core.errors import BadInput
+    from influence_core.measurement import Rows
+    from influence_core.workflows.typed_values import fields
+
+    if bool(typed) == bool(ids):
+        both = "Both --test and --typed are given." if typed else "Neither --test nor --typed is given."
+        raise BadInput("The query is not clear", both, "Give row ids with --test, or a row of your own with --typed.")
+    if not typed:
+        return Rows("test", tuple(study.row_id("test", text) for text in ids), reduce or None)
+    values = options(typed, "--typed")
+    pictures = {name for field in fields(study) if field.kind == "image" for name in (field.name, "image")}
+    return study.typed({
+        name: Path(value) if name in pictures and isinstance(value, str) else value for name, value in values.items()
+    })  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, evidence, forms, session, walk
+from pages.components import errors, evidence, forms, session, typed, walk
 from pages.components.html import empty
 
 overview = service.overview(session.view().study)
@@ -21,12 +21,13 @@ with picks, st.container(key="picks_column", gap="xsmall"):
 
 ids, view = walk.query_ids(view, listing)
 with answer, st.container(key="answer", gap="xsmall"):
+    typed.form(view)
     if not ids:
         st.html(empty("Nothing to explain", "No prediction matches the filters on the left; loosen one of them."))
     else:
         heading, card = st.container(key="heading"), st.container(key="query")
         method = forms.chosen_method(view, methods, default)
-        single = next((datum for datum in listing.rows if (str(datum.row_id),) == ids), None)
+        single = next((row for row in listing.rows if (str(row.row_id),) == ids and not view.typed), None)
         line = st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="controls")
         with line:
             request = forms.controls(view, methods, method, single, overview.classes, ids)
