@@ -1,10 +1,12 @@
 # Needs git, make and Python 3.11 or newer with venv; everything else is installed into .venv beside the code.
 #   make run    sets up, builds the two demo studies if they are missing, serves the app on this computer
 #   make test   sets up what the tests need and runs them
-# Variables: PYTHON (interpreter for .venv), PORT, STUDIES (folder of studies), PYTEST_ARGS (more arguments for pytest).
+# Variables: PYTHON (interpreter for .venv), PORT, STUDIES (folder of studies), PYTEST_ARGS (more arguments for pytest),
+#   MODELS (models of your own that studies may run: package.module:factory, comma separated).
 
 PORT ?= 8501
 STUDIES ?= studies
+MODELS ?= $(INFLUENCE_MODELS)
 PYTEST_ARGS ?=
 # Two processes, a file each at a time: the tests run on one thread per process.
 PARALLEL := -n 2 --dist loadfile
@@ -16,15 +18,17 @@ DEV_STAMP := $(VENV)/stamp-dev
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 
 export INFLUENCE_STUDIES = $(abspath $(STUDIES))
+export INFLUENCE_MODELS := $(MODELS)
 export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup dev browser run test test-slow check bench screenshots clean
+.PHONY: help setup dev browser run demo test test-slow check bench screenshots clean
 
 help:
 	@echo 'make setup        a .venv beside the code with what the app needs'
 	@echo 'make run          build the demo studies if missing and serve the app on http://127.0.0.1:$(PORT)'
+	@echo 'make demo         the same, read-only: visitors share a scratch copy that can be reset'
 	@echo 'make test         install what the tests need and run them'
 	@echo 'make test-slow    the crash series, load and big data'
 	@echo 'make check        format, lint, types, layers, tests'
@@ -88,6 +92,10 @@ $(STUDIES)/%/study.toml: | $(RUN_STAMP)
 run: $(RUN_STAMP) $(STUDIES)/digits/study.toml $(STUDIES)/breast-cancer/study.toml
 	@echo 'run: serving on http://127.0.0.1:$(PORT) (stop with Ctrl-C)'
 	@exec $(PY) -m streamlit run app.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true
+
+# Nothing is written to STUDIES; docs/sharing.md says how to let others in.
+demo: export INFLUENCE_DEMO = 1
+demo: run
 
 # ---- tests and checks ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from influence_core.adapters.recorder import Recorder
+    from influence_core.adapters.recording import load_recording
     from influence_core.api import attribute, evaluate, list_estimators, self_influence
     from influence_core.attribution import Attribution
     from influence_core.errors import InfluenceError
@@ -23,13 +25,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "attribute": "api", "evaluate": "api", "list_estimators": "api", "self_influence": "api",
+    "Recorder": "adapters.recorder", "load_recording": "adapters.recording",
     "Attribution": "attribution", "InfluenceError": "errors", "Measurement": "measurement", "Recipe": "recipe",
     "Rows": "measurement", "Run": "run", "Store": "store", "Study": "study", "Task": "task",
 }  # fmt: skip
 
 __all__ = [
-    "Attribution", "InfluenceError", "Measurement", "Recipe", "Rows", "Run", "Store", "Study", "Task",
-    "attribute", "evaluate", "list_estimators", "self_influence",
+    "Attribution", "InfluenceError", "Measurement", "Recipe", "Recorder", "Rows", "Run", "Store", "Study", "Task",
+    "attribute", "evaluate", "list_estimators", "load_recording", "self_influence",
 ]  # fmt: skip
 
 

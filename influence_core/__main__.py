@@ -11,6 +11,7 @@ import typer
 
 from influence_core.allocation import keep_freed_memory
 from influence_core.commands import app
+from influence_core.commands.base import TrustedModels, allow_models
 from influence_core.commands.work import CANCELLED
 from influence_core.errors import Cancelled, InfluenceError
 
@@ -54,8 +55,9 @@ def _spread(argv: list[str]) -> list[str]:
 
 
 @app.callback(help=__doc__)
-def about() -> None:
-    """Say nothing: the text is the module's."""
+def trusting(model: TrustedModels = None) -> None:
+    """Trust the models that are named, here and in processes that this one starts."""
+    allow_models(model or [])
 
 
 if __name__ == "__main__":

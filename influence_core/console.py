@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from influence_core.run import Run
+from influence_core.run import Run, stage_name
 
 
 @contextmanager
@@ -22,9 +22,10 @@ def console_run() -> Iterator[Run]:
         known: dict[str, TaskID] = {}
 
         def progress(stage: str, done: float, total: float) -> None:
-            if stage not in known:
-                known[stage] = bars.add_task(stage, total=total)
-            bars.update(known[stage], completed=done, total=total)
+            name = stage_name(stage)
+            if name not in known:
+                known[name] = bars.add_task(stage, total=total)
+            bars.update(known[name], completed=done, total=total, description=stage)
 
         yield Run(progress=progress)
 

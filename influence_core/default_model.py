@@ -10,18 +10,19 @@ from influence_core.recipe import Recipe
 
 _STEPS = 4_000  # of a training run, at least four passes and at most 200
 _RECORDED = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # parts of the run after which weights are kept
+_IMAGE_STEPS = 1_500  # a step of convolutions takes several times as long
 _FEW_ROWS, _FEW_NUMBERS = 200, 2_000  # below this, classes and numbers, a network has too little to go by
 
 
 def chosen_model(
-    kind: Literal["table", "text"], task: Literal["classification", "regression"], shape: tuple[int, ...],
+    kind: Literal["table", "text", "image"], task: Literal["classification", "regression"], shape: tuple[int, ...],
     targets: np.ndarray, n_classes: int,
 ) -> tuple[str, dict[str, Any], Recipe]:  # fmt: skip
     """Return architecture, options and recipe for rows that are encoded already.
 
-    Texts, and tables of few rows, get one Linear layer; other tables a network with one hidden layer. The step size is
-    constant, so that no recorded checkpoint is silent in TracIn; a regression learns labels of mean 0 and spread 1
-    inside and answers in the user's unit.
+    Texts, and tables of few rows, get one Linear layer; other tables a network with one hidden layer; images two
+    convolutions. The step size is constant, so that no recorded checkpoint is silent in TracIn; a regression learns
+    labels of mean 0 and spread 1 inside and answers in the user's unit.
 
     Args:
         kind: What the rows are.
@@ -33,19 +34,27 @@ def chosen_model(
     n_rows = len(targets)
     linear = kind == "text" or n_rows < (_FEW_ROWS if task == "classification" else _FEW_NUMBERS)
     options: dict[str, Any] = {"n_inputs": int(np.prod(shape)), "n_classes": n_classes or 1}
-    if not linear:
+    if kind == "image":
+        linear, options = False, {"channels": shape[0], "size": shape[1], "n_classes": n_classes or 1}
+    elif not linear:
         options["hidden"] = [32]
-    batch = 32 if n_rows < 20_000 else 128
-    epochs = int(np.clip(_STEPS * batch / n_rows, 4, 200))
-    recorded = sorted({max(1, round(part * epochs)) for part in _RECORDED})
     rate, decay = (1.5, 1e-5) if kind == "text" else (0.05, 1e-3) if linear else (0.01, 1e-3)
+    if kind == "image":
+        rate, decay = 0.02, 5e-4
     if task == "regression":
         center, scale = float(np.mean(targets)), float(np.std(targets)) or 1.0
         options |= {"center": center, "scale": scale}
         # The loss is in squared units of the labels, and so are its gradient and what weight decay stands against.
         rate, decay = rate / 10 / scale**2, decay * scale**2
-    recipe: dict[str, Any] = {
-        "optimizer": "sgd", "momentum": 0.0 if kind == "text" else 0.9, "learning_rate": rate, "weight_decay": decay,
-        "batch_size": batch, "epochs": epochs, "checkpoints": recorded,
-    }  # fmt: skip
-    return "logistic" if linear else "mlp", options, Recipe.checked(recipe)
+    recipe = {"momentum": 0.0 if kind == "text" else 0.9, "learning_rate": rate, "weight_decay": decay}
+    recipe |= _passes(n_rows, _IMAGE_STEPS if kind == "image" else _STEPS)
+    name = "cnn" if kind == "image" else "logistic" if linear else "mlp"
+    return name, options, Recipe.checked({"optimizer": "sgd", **recipe})
+
+
+def _passes(n_rows: int, steps: int) -> dict[str, Any]:
+    """Return batch size, epochs, and the epochs after which weights are kept."""
+    batch = 32 if n_rows < 20_000 else 128
+    epochs = int(np.clip(steps * batch / n_rows, 4, 200))
+    recorded = sorted({max(1, round(part * epochs)) for part in _RECORDED})
+    return {"batch_size": batch, "epochs": epochs, "checkpoints": recorded}

@@ -27,7 +27,7 @@ MAX_ROWS = 200_000  # of one act
 MAX_COMMENT = 2_000  # characters
 _MAX_NAME = 200
 # standing: 1 holds, 0 was undone and can be redone, -1 was undone for good.
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE acts(
     seq INTEGER PRIMARY KEY AUTOINCREMENT, reviewer TEXT NOT NULL, tab TEXT NOT NULL, number INTEGER NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('decide', 'undo', 'redo')), at REAL NOT NULL, target INTEGER,
@@ -112,7 +112,7 @@ class Reviews:
         """Remember the folder; nothing is opened."""
         self.study = Path(study_dir)
         damaged = "Restore this file from a backup: it holds the reviewers' decisions."
-        self._file = Database(self.study / FILE_NAME, "review log", 1, _SCHEMA, damaged, "FULL")
+        self._file = Database(self.study / FILE_NAME, "review log", 1, SCHEMA, damaged, "FULL")
 
     def record(self, reviewer: str, acts: Sequence[Act]) -> list[Logged]:
         """Write acts in their order, all of them or none; return them as they stand in the log.

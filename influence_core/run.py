@@ -15,6 +15,7 @@ from influence_core.errors import BadInput, Cancelled
 from influence_core.store import Store
 
 T = TypeVar("T")
+BESIDES = " · "  # between a stage and what its last batch says
 _PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -24,6 +25,11 @@ def _ignore_progress(stage: str, done: float, total: float) -> None:
 
 def _never() -> bool:
     return False
+
+
+def stage_name(said: str) -> str:
+    """Return the stage of a report, without what its last batch says."""
+    return said.partition(BESIDES)[0]
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,16 @@ class Run:
         if self.cancel():
             raise Cancelled
 
-    def track(self, batches: Iterable[T], stage: str, total: float) -> Iterator[T]:
+    def track(
+        self, batches: Iterable[T], stage: str, total: float, words: Callable[[T], str] | None = None
+    ) -> Iterator[T]:
         """Pass batches through, reporting progress: the only progress call and the only cancel point.
 
         Args:
             batches: Whatever the loop runs over.
             stage: What is being done, in the user's words.
             total: How many there will be.
+            words: What a finished batch says besides, such as its loss; it stands behind the stage and "·".
 
         Raises:
             Cancelled: Before a batch, if the user asked to stop.
@@ -100,7 +109,7 @@ class Run:
             self.check_cancelled()
             yield batch
             done += 1
-            self.progress(stage, done, total)
+            self.progress(stage if words is None else f"{stage}{BESIDES}{words(batch)}", done, total)
 
     def waiting(self, seconds: float = 0.05) -> None:
         """Sleep a moment while another process computes the same artifact, staying open to cancellation."""

@@ -36,7 +36,7 @@ def built(
     rows = Examples((torch.from_numpy(encoder.encoded(tables["train"])), targets))
     loss = "cross_entropy" if classes else "mse"
     factory = architectures.model_factory(architecture, options)
-    states, checkpoints = trained_checkpoints(factory, recipe, rows, LOSSES[loss], Run(), path.name)
+    states, checkpoints, _ = trained_checkpoints(factory, recipe, rows, LOSSES[loss], Run(), path.name)
     return save_study(
         path,
         {

@@ -304,3 +304,54 @@ def test_a_job_reports_and_can_be_cancelled(own_studies: Path) -> None:
     assert stage and done == total > 0
     with pytest.raises(BadInput):
         execute(own_studies / "table", ["fit", "--method", "nothing"], lambda *r: None, lambda: False)
+
+
+# -- studies as a whole ------------------------------------------------------------------------------------------------
+
+
+def test_studies_are_listed_renamed_packed_and_deleted(run: Call, own_studies: Path, tmp_path: Path) -> None:
+    (own_studies / "image" / "study.toml").write_text("format = 99")
+    lines = run("studies").splitlines()  # the folder that INFLUENCE_STUDIES names
+    assert [line.split()[0] for line in lines] == ["image", "linear", "table"]
+    assert "newer version" in lines[0] and "Small <table> · table · 3 classes" in lines[2] and "cache" in lines[2]
+    assert run("studies", own_studies).splitlines() == lines
+    assert run("rename", own_studies / "table", " New   name ") == f"{own_studies / 'table'} is called New name now.\n"
+    assert Study(own_studies / "table").header.title == "New name"
+    out = tmp_path / "t.zip"
+    assert run("backup", own_studies / "table", "--out", out, "--reviews", "--cache").startswith(f"{out}: ")
+    said = run("delete", own_studies / "table", code=2)
+    assert "Nothing was deleted" in said and said.rstrip().endswith(f"delete {own_studies / 'table'} --yes")
+    assert (own_studies / "table" / "study.toml").exists()
+    assert "are free again" in run("delete", own_studies / "table", "--yes")
+    assert not (own_studies / "table").exists() and len(run("studies").splitlines()) == 2
+    from influence_core.study_archive import import_archive
+
+    assert import_archive(out, own_studies / "table", Run()).header.title == "New name"
+
+
+def test_studies_of_a_folder_without_any(run: Call, tmp_path: Path) -> None:
+    assert run("studies", tmp_path) == f"There are no studies in {tmp_path}.\n"
+    assert "There is no such folder" in run("studies", tmp_path / "no", code=2)
+
+
+@pytest.mark.parametrize("words", [["rename", "x"], ["delete", "--yes"], ["backup", "--out", "x.zip"], ["migrate"]])
+def test_a_folder_without_a_study_is_left_alone(run: Call, tmp_path: Path, words: list[str]) -> None:
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "data").write_text("mine")
+    assert "There is no study here" in run(words[0], folder, *words[1:], code=2)
+    assert (folder / "data").read_text() == "mine" and [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_migrate_says_what_it_did(run: Call, own_studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from influence_core import study_versions
+
+    assert "nothing was changed" in run("migrate", own_studies / "table")
+    step = study_versions.Migration(lambda folder, content: content, "Nothing but the number.")
+    monkeypatch.setattr(study_versions, "MIGRATIONS", {0: step})
+    file = own_studies / "table" / "study.toml"
+    file.write_text(file.read_text().replace("format = 1\n", "format = 0\n"))
+    said = run("fit", own_studies / "table", "--method", "grad_dot", code=2)
+    assert said.rstrip().endswith(f"python -m influence_core migrate {own_studies / 'table'}")
+    assert "Nothing but the number. The originals are in before-format-1/." in run("migrate", own_studies / "table")
+    assert Study(own_studies / "table").n_rows("train") == 60

@@ -35,7 +35,7 @@ def outputs(x: np.ndarray, y: np.ndarray, xt: np.ndarray, n_classes: int) -> np.
     name, options, recipe = chosen_model("table", task, x.shape[1:], y, n_classes)
     factory = architectures.model_factory(name, options)
     rows = Examples((x, y if n_classes else y.astype(np.float32)), "train")
-    states, entries = trained_checkpoints(
+    states, entries, _ = trained_checkpoints(
         factory, recipe, rows, LOSSES["cross_entropy" if n_classes else "mse"], Run(), "test"
     )
     assert 5 <= len(entries) <= 6 and list(states) == [entry["file"] for entry in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,6 +21,12 @@ StudyPath = Annotated[Path, typer.Argument(help="A study folder.")]
 MethodName = Annotated[str, typer.Option("--method", "-m", help="A method id; `methods` lists them.")]
 ConfigText = Annotated[str, typer.Option("--config", help="Options as JSON, such as '{\"damping\": 0.1}'.")]
 Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
+TrustedModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="PKG.MODULE:FACTORY", help="Run this code of your own, which a study names as its model."
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Write here instead of standard output.")]
 
 _job: tuple[Callable[[str, float, float], None], Callable[[], bool]] | None = None
@@ -29,6 +36,22 @@ def set_job(job: tuple[Callable[[str, float, float], None], Callable[[], bool]] 
     """Say that commands now run for a job, which has its own progress and cancel; None: for a person."""
     global _job
     _job = job
+
+
+def allow_models(references: list[str]) -> None:
+    """Trust references to models, in this process and in those that it starts.
+
+    Raises:
+        BadInput: One is none.
+    """
+    if not references:
+        return
+    from influence_core.model_reference import VARIABLE, allow_model
+
+    for reference in references:
+        allow_model(reference)
+    named = [*os.environ.get(VARIABLE, "").split(","), *references]
+    os.environ[VARIABLE] = ",".join(dict.fromkeys(part.strip() for part in named if part.strip()))
 
 
 def progress() -> AbstractContextManager[Run]:

@@ -83,12 +83,12 @@ def build_demo(name: str, out: Path, run: Run | None = None) -> Study:
     targets = torch.tensor([index[label] for label in train["label"].to_pylist()])
     rows = Examples((torch.from_numpy(data.encoder.encoded(train)), targets), "train")
     factory = architectures.model_factory(demo.architecture, demo.options)
-    states, checkpoints = trained_checkpoints(factory, demo.recipe, rows, LOSSES["cross_entropy"], run, name)
+    states, checkpoints, losses = trained_checkpoints(factory, demo.recipe, rows, LOSSES["cross_entropy"], run, name)
     recipe = demo.recipe.to_json()
     header = {
         "name": name, "title": demo.title, "description": demo.description, "modality": data.modality,
         "label": "label", "classes": list(data.classes), "loss": "cross_entropy",
         "model": {"architecture": demo.architecture, "options": demo.options}, "recipe": recipe,
-        "checkpoints": checkpoints, "feature_names": list(data.feature_names),
+        "checkpoints": checkpoints, "feature_names": list(data.feature_names), "training": {"loss": losses},
     }  # fmt: skip
     return save_study(out, header, data.tables, data.encoder, states, data.truth)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from influence_core import architectures
 from influence_core.encoder import Encoder
-from influence_core.errors import BadInput
-from influence_core.examples import Examples
-from influence_core.primitives.losses import LOSSES
 from influence_core.readers import limits
+from influence_core.readers.building import (
+    Learning,
+    absent_notes,
+    building_folder,
+    check_rest,
+    class_names,
+    classes_of,
+    fitting_batches,
+    split_files,
+    trained_model,
+)
+from influence_core.readers.leaks import found_leaks, leak_notes
 from influence_core.readers.roles import Roles, check_roles, used_columns
 from influence_core.readers.sources import Source
 from influence_core.readers.splits import Assignment, split_names
 from influence_core.run import Run
-from influence_core.store import disk_errors
 from influence_core.study import Study, save_study
-from influence_core.study_files import SPLITS
-from influence_core.tables import check_finite
-from influence_core.trajectory import trained_checkpoints
+from influence_core.study_files import check_free
 
 
 def import_table(
@@ -51,24 +53,23 @@ def import_table(
         Cancelled: The user asked to stop; nothing is left behind.
     """
     out = Path(out)
-    if (out / "study.toml").exists() or (out.exists() and not out.is_dir()):
-        raise BadInput("The folder is taken", f"{out} exists already.", "Choose another place, or delete it first.")
+    check_free(out)
     check_roles(source, roles)
     plan = _Plan.of(source, roles)
     assignment = _assignment(source, plan, run)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}-import-", dir=out.parent, ignore_cleanup_errors=True)
-    with folder:
-        place = Path(folder.name)
-        tables = _written(source, plan, assignment, place, run)
-        classes = _classes(tables) if roles.task == "classification" else []
+    with building_folder(out) as place:
+        tables = split_files(_rows(source, plan, run), assignment.codes, place)
+        classes = classes_of(tables) if roles.task == "classification" else []
         encoder = _encoder(tables["train"], plan, run)
-        _check_rest(tables, encoder, run)
-        header, states = _trained(tables["train"], encoder, plan, classes, place, run)
-        notes = [*source.notes, *assignment.notes, *plan.notes, *_absent(tables["train"], classes)]
+        check_rest(tables, encoder, run)
+        kind = "table" if roles.text is None else "text"
+        learning = Learning(kind, roles.task, classes, roles.label)
+        header, states = trained_model(tables["train"], encoder, learning, place, run)
+        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *assignment.notes, *plan.notes]
+        notes += absent_notes(tables["train"], classes)
         header |= {
             "name": name or out.name, "title": title or source.path.name, "notes": notes,
+            "sensitive": [plan.shown[column] for column in roles.sensitive],
             "description": f"{source.n_rows:,} rows of {source.path.name}; the label is '{roles.label}'.",
         }  # fmt: skip
         return save_study(out, header, tables, encoder, states)
@@ -106,6 +107,11 @@ class _Plan:
         if rest:
             more = f" and {len(rest) - 20} more" if len(rest) > 20 else ""
             notes.append(f"Kept to look at, not read by the model: {', '.join(rest[:20])}{more}.")
+        if roles.weight is not None:
+            notes.append(
+                f"'{roles.weight}' is kept to look at and weighs nothing: the methods say what leaving a row out does "
+                "where every row counts once."
+            )
         return _Plan(roles, used, shown, tuple(notes))
 
     @property
@@ -118,7 +124,7 @@ class _Plan:
         number = pa.array(np.arange(first, first + len(batch)))
         ids = number if self.roles.id is None else batch[self.roles.id]
         labels = batch[self.roles.label]
-        labels = labels.cast(pa.float64()) if self.roles.task == "regression" else _class_names(labels)
+        labels = labels.cast(pa.float64()) if self.roles.task == "regression" else class_names(labels)
         return pa.table([ids, labels, *(batch[name] for name in self.shown)], names=["id", "label",
                                                                                      *self.shown.values()])  # fmt: skip
 
@@ -133,137 +139,22 @@ def _assignment(source: Source, plan: _Plan, run: Run) -> Assignment:
     return split_names(batches, plan.used, roles.label, split=roles.split, stratified=stratified)
 
 
-def _class_names(labels: pa.ChunkedArray) -> pa.Array:
-    """Return labels as texts; 1.0 among numbers is the class 1."""
-    return pa.array([None if v is None or v != v else _class_name(v) for v in labels.to_pylist()], pa.string())
+def _rows(source: Source, plan: _Plan, run: Run) -> Iterator[pa.Table]:
+    """Yield the rows as the study keeps them, numbered from 1."""
+    size, first = limits.ROWS_AT_ONCE, 1
+    for batch in run.track(source.batches(size), "writing the rows", -(-source.n_rows // size)):
+        yield plan.rows(batch, first)
+        first += len(batch)
 
 
-def _class_name(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _written(source: Source, plan: _Plan, assignment: Assignment, place: Path, run: Run) -> dict[str, pa.Table | Path]:
-    """Write each split that has rows as a Parquet file, in pieces of a few thousand rows."""
-    size, first = limits.ROWS_AT_ONCE, 0
-    files: dict[str, pa.Table | Path] = {}
-    writers: dict[int, pq.ParquetWriter] = {}
-    waiting: dict[int, list[pa.Table]] = {code: [] for code in range(len(SPLITS))}
-    total = -(-source.n_rows // size)
-
-    def flush(code: int, at_least: int) -> None:
-        if waiting[code] and sum(map(len, waiting[code])) >= at_least:
-            table = pa.concat_tables(waiting[code])
-            if code not in writers:
-                file = place / f"{SPLITS[code]}.parquet"
-                files[SPLITS[code]], writers[code] = file, pq.ParquetWriter(file, table.schema)
-            writers[code].write_table(table, row_group_size=size)
-            waiting[code].clear()
-
-    try:
-        with disk_errors(place):
-            for batch in run.track(source.batches(size), "writing the rows", total):
-                rows, codes = plan.rows(batch, first + 1), assignment.codes[first : first + len(batch)]
-                first += len(batch)
-                for code in waiting:
-                    if (codes == code).any():
-                        waiting[code].append(rows.filter(pa.array(codes == code)))
-                        flush(code, size)
-            for code in waiting:
-                flush(code, 1)
-    finally:
-        for writer in writers.values():
-            writer.close()
-    return files
-
-
-def _batches(file: pa.Table | Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    assert isinstance(file, Path)
-    for batch in pq.ParquetFile(file).iter_batches(limits.ROWS_AT_ONCE, columns=columns):
-        yield pa.Table.from_batches([batch])
-
-
-def _labels(file: pa.Table | Path) -> Iterator[Any]:
-    for batch in _batches(file, ["label"]):
-        yield from batch["label"].to_pylist()
-
-
-def _classes(tables: dict[str, pa.Table | Path]) -> list[str]:
-    """Return the class names of every split: numbers by size, words by the alphabet."""
-    names = {label for file in tables.values() for label in _labels(file)}
-    numbers = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
-    return sorted(names, key=(lambda name: (int(name), name)) if numbers else (lambda name: (0, name)))
-
-
-def _absent(train: pa.Table | Path, classes: list[str]) -> list[str]:
-    missing = sorted(set(classes) - set(_labels(train))) if classes else []
-    return [f"No train row has the label {', '.join(missing[:10])}: the model cannot learn it."] if missing else []
-
-
-def _encoder(train: pa.Table | Path, plan: _Plan, run: Run) -> Encoder:
-    from influence_core.encoder import ColumnsEncoder, TextEncoder
-
-    assert isinstance(train, Path)
-    total = -(-pq.read_metadata(train).num_rows // limits.ROWS_AT_ONCE)
+def _encoder(train: Path, plan: _Plan, run: Run) -> Encoder:
+    from influence_core.encoder import ColumnsEncoder, SentenceEncoder, TextEncoder
 
     def batches() -> Iterator[pa.Table]:
-        return run.track(_batches(train, list(plan.columns)), "fitting the encoder", total)
+        return fitting_batches(train, list(plan.columns), run)
 
+    if plan.roles.text is not None and plan.roles.reading == "meaning":
+        return SentenceEncoder.installed(plan.columns[0])
     if plan.roles.text is not None:
         return TextEncoder.fitted(batches, plan.columns[0])
     return ColumnsEncoder.fitted(batches, plan.columns)
-
-
-def _encoded(rows: pa.Table, encoder: Encoder, file: Path) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        values = encoder.encoded(rows)
-    check_finite(values, rows, "id", file)
-    return values
-
-
-def _check_rest(tables: dict[str, pa.Table | Path], encoder: Encoder, run: Run) -> None:
-    """Refuse now what the study would refuse when it is opened: a value far outside the range of train."""
-    for split, file in tables.items():
-        if split != "train" and isinstance(file, Path):
-            total = -(-pq.read_metadata(file).num_rows // limits.ROWS_AT_ONCE)
-            for batch in run.track(_batches(file), f"checking the {split} rows", total):
-                _encoded(batch, encoder, file)
-
-
-def _trained(
-    train: pa.Table | Path, encoder: Encoder, plan: _Plan, classes: list[str], place: Path, run: Run
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Encode the train rows into a mapped file, choose a model, train it; return header entries and weights."""
-    from influence_core.default_model import chosen_model
-
-    assert isinstance(train, Path)
-    task, kind = plan.roles.task, "table" if plan.roles.text is None else "text"
-    present = set(_labels(train))
-    if len(present) < 2:
-        why = "Every row that fell into train has the same label."
-        raise BadInput("The model has nothing to tell apart", why, "Give more rows of the other labels.")
-    if not encoder.shape[0]:
-        why = "Among the train rows, every column has one value only."
-        raise BadInput("Nothing is left to learn from", why, "Name other features, or give more rows.")
-    n_rows = pq.read_metadata(train).num_rows
-    inputs = np.lib.format.open_memmap(place / "inputs.npy", "w+", np.float32, (n_rows, *encoder.shape))
-    start, total = 0, -(-n_rows // limits.ROWS_AT_ONCE)
-    with disk_errors(place):
-        for batch in run.track(_batches(train), "encoding the train rows", total):
-            inputs[start : start + len(batch)] = _encoded(batch, encoder, train)
-            start += len(batch)
-    index = {name: i for i, name in enumerate(classes)}
-    values = (index[label] for label in _labels(train)) if classes else _labels(train)
-    targets = np.fromiter(values, np.int64 if classes else np.float32, n_rows)
-    architecture, options, recipe = chosen_model(kind, task, encoder.shape, targets, len(classes))
-    loss = "cross_entropy" if classes else "mse"
-    rows = Examples((inputs, targets), "train")
-    factory = architectures.model_factory(architecture, options)
-    states, entries = trained_checkpoints(factory, recipe, rows, LOSSES[loss], run, plan.roles.label)
-    names = list(getattr(encoder, "feature_names", ()))
-    return {
-        "modality": kind, "label": "label", "classes": classes, "loss": loss, "task": task,
-        "model": {"architecture": architecture, "options": options}, "recipe": recipe.to_json(),
-        "checkpoints": entries, "feature_names": names,
-    }, states  # fmt: skip

@@ -14,3 +14,6 @@ CELLS_AT_ONCE = 1 << 20
 CHARS_AT_ONCE = 16 << 20
 SAMPLE_ROWS = 20_000  # rows that a column's description is made of
 MAX_CLASSES = 1000
+MAX_MEMBERS = 300_000  # files of a folder or archive of images
+MAX_IMAGE_BYTES = 64 << 30  # of all images together, unpacked
+IMAGES_AT_ONCE = 256

@@ -16,6 +16,7 @@ import pyarrow.compute as _compute
 from influence_core.errors import BadInput
 from influence_core.readers import limits
 from influence_core.readers.files import unpacked
+from influence_core.readers.hub import is_dataset
 from influence_core.readers.keeping import Kept, kept_rows
 from influence_core.readers.kinds import Kind, kind_of, typed
 from influence_core.run import Run
@@ -128,20 +129,25 @@ class Source:
         self.close()
 
 
-def open_source(path: Path, run: Run | None = None) -> Source:
+def open_source(path: Path | str, run: Run | None = None) -> Source:
     """Read a table: CSV, TSV, JSON, JSON lines, Parquet or Arrow, also packed as gz or zip.
 
     The file is read once, in bounded memory, into a temporary folder that goes with the Source; nothing in it is ever
     executed or unpickled. Kinds are decided over all rows: one word among numbers makes a column of words.
 
     Args:
-        path: The file.
+        path: The file; or a data set of the ``datasets`` library: its folder, or ``hf:owner/name``.
         run: Progress and cancel.
 
     Raises:
         BadInput: What cannot be read: the message names the line or row and what to do.
     """
-    path, run = Path(path), run or Run()
+    run = run or Run()
+    if is_dataset(path):
+        from influence_core.readers.hub_rows import table_source
+
+        return table_source(path, run)
+    path = Path(path)
     os.environ.setdefault(
         "HF_HUB_OFFLINE", "1"
     )  # read when `datasets` is first imported: a local file needs no network

@@ -38,6 +38,7 @@ class TypedFile:
 
     Attributes:
         names: Column names as they stand in the file.
+        schema: As it stands in the file.
         nested: Whether each column holds lists, structures or bytes, kept as text to look at.
 
     Raises:
@@ -55,7 +56,9 @@ class TypedFile:
             except BaseException:
                 self.close()
                 raise
-            schema = self._source.schema_arrow if isinstance(self._source, pq.ParquetFile) else self._source.schema
+            source = self._source
+            self.schema: pa.Schema = source.schema_arrow if isinstance(source, pq.ParquetFile) else source.schema
+        schema = self.schema
         self.names = list(schema.names)
         self.types = [_plain_type(kind) for kind in schema.types]
         self.nested = [_is_nested(kind) for kind in schema.types]
@@ -76,6 +79,30 @@ class TypedFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def __enter__(self) -> TypedFile:
+        """Return the file."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
+    def tables(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows in order as they are in the file, checked, at most ``size`` at a time.
+
+        Raises:
+            BadInput: Damaged data.
+        """
+        batches = self._raw()
+        while True:
+            with _reading(self._shown):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate(full=True)
+            for start in range(0, len(batch), size):
+                yield pa.Table.from_batches([batch.slice(start, size)])
 
     def batches(self) -> Iterator[list[pa.Array]]:
         """Yield the columns of batch after batch, in plain types.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from influence_core import fitting, registry
 from influence_core.config import Config
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.primitives.statistics import wilson_interval
+from influence_core.service import access
 from influence_core.service import data as rows
 from influence_core.service.opened import OpenStudy, opened, studies_folder
+from influence_core.service.quality import group_figures, training_figures
 from influence_core.service.regression import regression_figures
 from influence_core.service.views import (
     ConfigField,
@@ -41,8 +44,9 @@ UNITS_IN_WORDS = {
 
 
 def studies() -> list[StudyCard]:
-    """Return the studies in the folder, in the order of their names."""
-    return [_card(path.parent) for path in sorted(studies_folder().glob("*/study.toml"))]
+    """Return the studies in the folder that whoever asks may see, in the order of their names."""
+    names = access.may_see(path.parent.name for path in sorted(studies_folder().glob("*/study.toml")))
+    return [_card(studies_folder() / name) for name in names]
 
 
 def _card(path: Any) -> StudyCard:
@@ -74,7 +78,8 @@ def overview(study: str) -> Overview:
     return Overview(
         _card(held.study.path), header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
         header.classes, counts, accuracy, confusion, wrong.rows, wrong.total,
-        float(planted.mean()) if planted is not None else None, method, reason, regression, header.notes,
+        float(planted.mean()) if planted is not None else None, method, reason, regression,
+        header.notes + parity_in_words(header.parity), group_figures(held), training_figures(held, accuracy),
     )  # fmt: skip
 
 
@@ -92,6 +97,18 @@ def _class_figures(held: OpenStudy) -> tuple[dict[str, tuple[int, ...]], dict[st
     return counts, accuracy, confusion
 
 
+def parity_in_words(parity: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the comparison with the user's own model gave, as a sentence; nothing where there was none."""
+    if not parity:
+        return ()
+    n, difference = parity["rows"], parity["largest_difference"]
+    compared = "test row" if n == 1 else "test rows"
+    if not parity["agree"]:
+        return (f"On {n} {compared} the predictions differ from your model's, by up to {difference:.2g}.",)
+    exact = "exactly" if difference == 0 else f"but for rounding (largest difference {difference:.1g})"
+    return (f"On {n} {compared} the predictions here were compared with your model's own: they agree {exact}.",)
+
+
 def _model_in_words(held: OpenStudy) -> str:
     names = {"cnn": "small convolutional network", "mlp": "multi-layer perceptron", "logistic": "logistic regression"}
     if rows.is_regression(held):
@@ -101,7 +118,12 @@ def _model_in_words(held: OpenStudy) -> str:
     how = (
         f", trained by {recipe.optimizer} for {recipe.epochs} epochs" if recipe and recipe.optimizer != "lbfgs" else ""
     )
+    if "reference" in header.model:
+        return f"your model {header.model['reference']}{how}"
     architecture = str(header.model["architecture"])
+    if architecture == "transformers":
+        options = header.model.get("options", {})
+        return f"Hugging Face model ({options.get('auto', 'transformers')}){how}"
     return names.get(architecture, architecture) + how
 
 
@@ -188,17 +210,9 @@ def _matching(held: OpenStudy, text: str) -> np.ndarray:
     """Return which test rows contain a text in their id, labels or values, whatever the case."""
 
     def haystack() -> list[str]:
-        n = held.study.n_rows("test")
-        cards = (
-            rows.drawn(held, "test", list(range(n)), all_cells=True) if held.study.header.modality != "image" else None
-        )
         ids, said = held.study.task.ids("test").tolist(), rows.answers(held, "test", slice(None))
-        plain = [f"{ids[i]} {said.given[i]} {said.predicted[i]}" for i in range(n)]
-        if cards is not None:
-            plain = [
-                f"{line} {card.text or ''} {' '.join(f'{a} {b}' for a, b in card.cells)}"
-                for line, card in zip(plain, cards, strict=True)
-            ]
+        words = rows.searched_words(held, "test")
+        plain = [f"{ids[i]} {said.given[i]} {said.predicted[i]} {line}" for i, line in enumerate(words)]
         return [_searched(line) for line in plain]
 
     lines = held.remembered(("haystack",), haystack)

@@ -8,10 +8,20 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
-from influence_core.encoder import ColumnsEncoder, Encoder, TableEncoder, TextEncoder
+from influence_core.encoder import (
+    ColumnsEncoder,
+    Encoder,
+    SentenceEncoder,
+    TableEncoder,
+    TensorEncoder,
+    TensorInput,
+    TextEncoder,
+)
 from influence_core.service.opened import OpenStudy
 
+TEXT = "text"  # the column of a tensor study that people read
 _CELLS_ON_CARD = 6
+_NUMBERS_ON_PAGE = 64
 _TEXT_ON_CARD = 300
 _VALUE_ON_CARD = 80
 _SAMPLE = 512
@@ -19,9 +29,12 @@ _SAMPLE = 512
 
 def row_texts(rows: pa.Table, encoder: Encoder, whole: bool) -> list[str | None]:
     """Return the text of every row, cut at the end of a word where the card is small; None for what is no text."""
-    if not isinstance(encoder, TextEncoder):
+    column = getattr(encoder, "column", None) if isinstance(encoder, TextEncoder | SentenceEncoder) else None
+    if isinstance(encoder, TensorEncoder) and TEXT in rows.column_names:
+        column = TEXT
+    if column is None:
         return [None] * len(rows)
-    texts = ["" if value is None else str(value) for value in rows.column(encoder.column).to_pylist()]
+    texts = ["" if value is None else str(value) for value in rows.column(column).to_pylist()]
     return list(texts) if whole else [_cut(text, _TEXT_ON_CARD) for text in texts]
 
 
@@ -38,6 +51,8 @@ def row_cells(rows: pa.Table, held: OpenStudy, all_cells: bool) -> list[tuple[tu
     encoder = held.study.encoder
     if isinstance(encoder, ColumnsEncoder):
         return _mixed_cells(rows, held, encoder, all_cells)
+    if isinstance(encoder, TensorEncoder):
+        return _shown_cells(rows, held, encoder, all_cells)
     if not isinstance(encoder, TableEncoder):
         return [()] * len(rows)
     distance = np.abs(encoder.encoded(rows))
@@ -47,6 +62,43 @@ def row_cells(rows: pa.Table, held: OpenStudy, all_cells: bool) -> list[tuple[tu
     return [
         tuple((encoder.columns[j], f"{values[i, j]:.4g}") for j in columns) for i, columns in enumerate(order.tolist())
     ]
+
+
+def shown_columns(held: OpenStudy, split: str) -> list[str]:
+    """Return the columns of a tensor study that people look at: all but id, label and what the model is called with."""
+    header, encoder = held.study.header, held.study.encoder
+    hidden = {header.id, header.label}
+    if isinstance(encoder, TensorEncoder):
+        hidden |= {one.column for one in encoder.inputs}
+    return [name for name in held.study.column_names(split) if name not in hidden]
+
+
+def _shown_cells(
+    rows: pa.Table, held: OpenStudy, encoder: TensorEncoder, all_cells: bool
+) -> list[tuple[tuple[str, str], ...]]:
+    """Return the shown columns; of a row that has none, and is neither picture nor text, its first numbers."""
+    inputs = {one.column for one in encoder.inputs}
+    header = held.study.header
+    names = [name for name in rows.column_names if name not in {header.id, header.label, TEXT, *inputs}]
+    if names:
+        shown = {name: [in_words(value) for value in rows.column(name).to_pylist()] for name in names}
+        kept = names if all_cells else names[:_CELLS_ON_CARD]
+        return [tuple((name, shown[name][i]) for name in kept) for i in range(len(rows))]
+    if encoder.picture is not None or TEXT in rows.column_names:
+        return [()] * len(rows)
+    limit, cells = _NUMBERS_ON_PAGE if all_cells else _CELLS_ON_CARD, [[] for _ in range(len(rows))]
+    for one in encoder.inputs:
+        values = one.read(rows).reshape(len(rows), -1)[:, :limit]
+        for row, numbers in zip(cells, values.tolist(), strict=True):
+            row += [(number_name(one, j), in_words(value)) for j, value in enumerate(numbers)]
+    return [tuple(row[:limit]) for row in cells]
+
+
+def number_name(one: TensorInput, place: int) -> str:
+    """Return what a number of an input is called, by its place in the row: ``value 3``, ``input_ids [0, 2]``."""
+    index = [int(i) for i in np.unravel_index(place, one.shape or (1,))]
+    shown = str(index[0]) if len(index) == 1 else str(index)
+    return f"{one.name} {shown}" if one.name else f"value {shown}"
 
 
 def _mixed_cells(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from influence_core.encoder import ImageEncoder
-from influence_core.service.cells import row_cells, row_texts
+from influence_core.encoder import Encoder, ImageEncoder, TensorEncoder
+from influence_core.encoder.pictures import as_png, media_type
+from influence_core.measurement import TYPED
+from influence_core.service.cells import in_words, row_cells, row_texts, shown_columns
 from influence_core.service.opened import OpenStudy
 from influence_core.service.views import Datum
 
@@ -82,6 +84,8 @@ def answers(held: OpenStudy, split: str, positions: Sequence[int] | slice) -> An
         return Answers(*shown, [0.0] * len(said), (said - numbers).tolist())
     classes, chances = held.study.header.classes, probabilities(held, split)[positions]
     given = [classes[label] for label in given_labels(held, split)[positions].tolist()]
+    if split == TYPED:
+        given = [""] * len(given)  # nobody has said what is true of it
     predicted = [classes[label] for label in chances.argmax(1).tolist()]
     return Answers(given, predicted, chances.max(1).astype(float).tolist(), [None] * len(given))
 
@@ -129,12 +133,12 @@ def data(held: OpenStudy, split: str, positions: Sequence[int], *, all_cells: bo
 def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool) -> list[Datum]:
     """Return cards that are not remembered: of more rows than anybody looks at."""
     study = held.study
-    rows = study.rows(split, positions)
+    rows = _looked_at(held, split, positions)
     encoder = study.encoder
     said = answers(held, split, positions)
     planted = study.planted[positions] if split == "train" and study.planted is not None else None
     truth = study.true_labels[positions] if planted is not None and study.true_labels is not None else None
-    pixels = encoder.pixels(rows) if isinstance(encoder, ImageEncoder) else None
+    pictures = _pictures(rows, encoder)
     cells, texts = row_cells(rows, held, all_cells), row_texts(rows, encoder, all_cells)
     kind = {"image": "image", "text": "text"}.get(study.header.modality, "table row")
     result = []
@@ -145,7 +149,7 @@ def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool)
                 split,
                 row_id,
                 study.header.modality,
-                png(pixels[i]) if pixels is not None else None,
+                pictures[i],
                 cells[i],
                 texts[i],
                 said.given[i],
@@ -153,21 +157,64 @@ def drawn(held: OpenStudy, split: str, positions: list[int], *, all_cells: bool)
                 said.confidence[i],
                 str(truth[i]) if flipped and truth is not None else None,
                 flipped,
-                f"{split} {kind} {row_id}, labelled {said.given[i]}, predicted {said.predicted[i]}",
+                _in_words(split, f"{kind} {row_id}", said, i),
                 said.error[i],
             )  # fmt: skip
         )
     return result
 
 
+def _in_words(split: str, row: str, said: Answers, i: int) -> str:
+    """Return a row for screen readers; a typed one has no label, and an id that says nothing."""
+    if split == TYPED:
+        return f"Your input, predicted {said.predicted[i]}"
+    return f"{split} {row}, labelled {said.given[i]}, predicted {said.predicted[i]}"
+
+
+def _looked_at(held: OpenStudy, split: str, positions: list[int]) -> pa.Table:
+    """Return raw rows; of a tensor study the inputs only where they are all there is to see, as they may be long."""
+    study, encoder = held.study, held.study.encoder
+    if not isinstance(encoder, TensorEncoder) or encoder.picture is not None:
+        return study.rows(split, positions)
+    shown = shown_columns(held, split)
+    return study.some_columns(split, positions, [study.header.id, *shown]) if shown else study.rows(split, positions)
+
+
+def _pictures(rows: pa.Table, encoder: Encoder) -> Sequence[str | None]:
+    """Return what is seen of each row as a data URI: the larger copy where the study keeps one."""
+    if isinstance(encoder, ImageEncoder):
+        return [_data_uri(content) for content in encoder.shown(rows)]
+    pixels = row_pixels(rows, encoder)
+    return [None] * len(rows) if pixels is None else [png(image) for image in pixels]
+
+
+def row_pixels(rows: pa.Table, encoder: Encoder) -> np.ndarray | None:
+    """Return the pictures ``[n, channels, height, width]``, uint8, or None where rows are no pictures."""
+    if isinstance(encoder, ImageEncoder) or (isinstance(encoder, TensorEncoder) and encoder.picture is not None):
+        return encoder.pixels(rows)
+    return None
+
+
+def searched_words(held: OpenStudy, split: str) -> list[str]:
+    """Return, for every row of a split, what a search looks through beside id and labels."""
+    study, n = held.study, held.study.n_rows(split)
+    if isinstance(study.encoder, TensorEncoder):
+        columns = {name: study.column(split, name).tolist() for name in shown_columns(held, split)}
+        whole = {name: [v if isinstance(v, str) else in_words(v) for v in values] for name, values in columns.items()}
+        return [" ".join(f"{name} {values[i]}" for name, values in whole.items()) for i in range(n)]
+    if study.header.modality == "image":
+        return [""] * n
+    cards = drawn(held, split, list(range(n)), all_cells=True)
+    return [f"{card.text or ''} {' '.join(f'{a} {b}' for a, b in card.cells)}" for card in cards]
+
+
 def png(pixels: np.ndarray) -> str:
     """Return an image ``[channels, height, width]`` of 8-bit numbers as a PNG data URI."""
-    from PIL import Image
+    return _data_uri(as_png(pixels))
 
-    image = Image.fromarray(pixels[0]) if len(pixels) == 1 else Image.fromarray(np.moveaxis(pixels, 0, -1))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+def _data_uri(content: bytes) -> str:
+    return f"data:{media_type(content)};base64,{base64.b64encode(content).decode()}"
 
 
 def losses(held: OpenStudy, split: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import threading
 import unicodedata
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from influence_core.errors import BadInput, InfluenceError
-from influence_core.service import previews, uploads
+from influence_core.service import access, previews, uploads
 from influence_core.service.jobs import FILE_NAME, Job, Jobs
 from influence_core.service.opened import studies_folder
-from influence_core.service.previews import check_import, preview
+from influence_core.service.previews import check_import, preview, reading
 from influence_core.service.tasks import job_view
 from influence_core.service.uploads import uploaded_file
 from influence_core.service.views import PendingImport
@@ -30,7 +31,7 @@ from influence_core.store import disk_errors
 
 __all__ = [
     "cancel_import", "check_import", "discard_import", "drop_upload", "pending_import", "pending_imports", "preview",
-    "retry_import", "save_upload", "start_import", "uploaded_file",
+    "reading", "retry_import", "save_upload", "start_import", "uploaded_file",
 ]  # fmt: skip
 
 COMMAND = "finish-import"
@@ -42,14 +43,16 @@ _starting = threading.Lock()
 
 def save_upload(name: str, content: BinaryIO) -> str:
     """Keep a file that a browser sent and return its token; see :func:`influence_core.service.uploads.save_upload`."""
-    uploads.forget_old(item.token for item in pending_imports())
+    access.check_create()
+    uploads.forget_old(_token(job) for _, job in _imports())
     return uploads.save_upload(name, content)
 
 
 def drop_upload(token: str) -> None:
-    """Delete an uploaded file; nothing happens if there is none."""
-    previews.close_upload(token)
-    uploads.remove_upload(token)
+    """Delete an uploaded file; nothing happens if there is none, or it is somebody else's."""
+    if access.is_own_upload(studies_folder() / uploads.FOLDER / token):
+        previews.close_upload(token)
+        uploads.remove_upload(token)
 
 
 def start_import(token: str, roles: Mapping[str, Any], title: str) -> PendingImport:
@@ -64,6 +67,7 @@ def start_import(token: str, roles: Mapping[str, Any], title: str) -> PendingImp
         BadInput: The upload is gone, or the title has control characters or is too long.
         StoreProblem: The disk is full or refuses.
     """
+    access.check_create()
     file = uploaded_file(studies_folder(), token)
     title = " ".join(title.split()) or file.name.split(".")[0]
     if len(title) > MAX_TITLE or not title.isprintable():
@@ -90,12 +94,15 @@ def _new_folder(title: str) -> Path:
     """Make the folder of a study: its title in plain letters, with a number where that is taken."""
     letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:60].strip("-") or "study"
+    if access.is_shared():  # whether a name is taken would say what others have
+        name = f"{name}-{secrets.token_hex(3)}"
     number = 1
     with disk_errors(studies_folder()):
         while True:
             folder = studies_folder() / (name if number == 1 else f"{name}-{number}")
             try:
                 folder.mkdir(parents=True)
+                access.claim_study(folder.name)
                 return folder
             except FileExistsError:
                 number += 1
@@ -114,7 +121,7 @@ def _imports() -> Iterator[tuple[Path, Job]]:
 
 def pending_imports() -> list[PendingImport]:
     """Return the imports that run, wait, failed or were cancelled, by name; looking revives a dead worker."""
-    found = [_view(folder, job) for folder, job in _imports()]
+    found = [_view(folder, job) for folder, job in _imports() if access.owns_study(folder.name)]
     if any(item.job.is_active for item in found):
         ensure_worker(studies_folder())
     return found
@@ -179,6 +186,7 @@ def discard_import(name: str) -> None:
             raise BadInput("The import is still running", f"'{item.title}' is at work.", "Cancel it first.")
         with disk_errors(folder):
             shutil.rmtree(folder)
+        access.forget_study(item.name)
         for rest in studies_folder().glob(f".{item.name}-import-*"):  # of a worker that was killed
             shutil.rmtree(rest, ignore_errors=True)
     drop_upload(item.token)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from influence_core.errors import BadInput, InfluenceError, StoreProblem
+from influence_core.run import stage_name
 
 FILE_NAME = "jobs.sqlite"
 LOG_NAME = ".worker.log"
@@ -122,7 +123,8 @@ class Progress:
 
     def after(self, stage: str, done: float, total: float, now: float) -> Progress:
         """Return the progress after a report; a new stage, or a count that goes back, begins a new base."""
-        continues = stage == self.stage and self.done is not None and done >= self.done and total == self.total
+        same = stage_name(stage) == stage_name(self.stage)
+        continues = same and self.done is not None and done >= self.done and total == self.total
         base = (self.base_done, self.base_time) if continues else (done, now)
         return Progress(stage, done, total, *base, now)
 
@@ -250,12 +252,9 @@ class Jobs:
                 db.execute("UPDATE jobs SET cancel = 0 WHERE id = ?", (job_id,))
             else:
                 db.execute("UPDATE jobs SET dismissed = 1 WHERE key = ?", (key,))
-                insert = (
-                    "INSERT INTO jobs(key, title, argv, state, estimate_seconds, created) VALUES (?, ?, ?, ?, ?, ?)"
-                )
-                job_id = db.execute(
-                    insert, (key, title, json.dumps([*argv]), "queued", estimate_seconds, now)
-                ).lastrowid
+                insert = "INSERT INTO jobs(key, title, argv, state, estimate_seconds, created) VALUES (?,?,?,?,?,?)"
+                values = (key, title, json.dumps([*argv]), "queued", estimate_seconds, now)
+                job_id = db.execute(insert, values).lastrowid
             db.execute("INSERT OR REPLACE INTO waiters VALUES (?, ?, ?)", (job_id, client, now))
             return _job(db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone())
 
@@ -367,7 +366,8 @@ class Jobs:
                 orphans = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
                 for row in orphans:
                     further = row["stage"] != "" and (
-                        row["stage"] != row["reached_stage"] or (row["done"] or 0) > (row["reached_done"] or 0)
+                        stage_name(row["stage"]) != stage_name(row["reached_stage"] or "")
+                        or (row["done"] or 0) > (row["reached_done"] or 0)
                     )
                     deaths = 1 if further else row["deaths"] + 1
                     give_up = deaths >= DEATH_LIMIT or row["attempts"] >= ATTEMPT_LIMIT

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from influence_core.errors import BadInput
+from influence_core.errors import InfluenceError
 from influence_core.run import Run
+from influence_core.service import access
+from influence_core.service.folder import studies_folder
 from influence_core.study import Study
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _KEPT = 4
 _ENTRIES = 4096
 _BYTES = 512 << 20
@@ -63,28 +67,17 @@ def _size(value: Any) -> int:
     return int(getattr(value, "nbytes", 0))
 
 
-def studies_folder() -> Path:
-    """Return the folder of studies: ``INFLUENCE_STUDIES``, or ``studies`` beside the program."""
-    return Path(os.environ.get("INFLUENCE_STUDIES", "studies"))
-
-
 def opened(name: str) -> OpenStudy:
     """Return a study by folder name.
 
     Raises:
-        BadInput: No such study; a name is never a path.
+        BadInput: No such study, or not for whoever asks; a name is never a path.
     """
+    access.check(name)
     folder = studies_folder()
     path = folder / name
     if not _is_study(folder, name):
-        known = ", ".join(item.parent.name for item in sorted(folder.glob("*/study.toml"))[:10])
-        raise BadInput(
-            "Unknown study",
-            f"'{name[:80]}' is not in {folder}.",
-            f"Open one of: {known}."
-            if known
-            else "Build one: python -m influence_core demo digits --out studies/digits",
-        )
+        raise access.unknown_study(name)
     signature = _signature(path)
     with _lock:
         held = _opened.get(path)
@@ -95,6 +88,27 @@ def opened(name: str) -> OpenStudy:
         while len(_opened) > _KEPT:
             _opened.popitem(last=False)
         return held[1]
+
+
+def forget(name: str) -> None:
+    """Give up what is held of a study: it is gone, or its cache is."""
+    with _lock:
+        _opened.pop(studies_folder() / name, None)
+
+
+def told_if_gone(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    """Wrap a question about a study: if it was deleted while it was answered, say so, not which file was missed."""
+
+    @wraps(function)
+    def answer(study: str, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(study, *args, **options)
+        except (InfluenceError, OSError):
+            if not _is_study(studies_folder(), study):
+                raise access.unknown_study(study) from None
+            raise
+
+    return answer
 
 
 def _is_study(folder: Path, name: str) -> bool:

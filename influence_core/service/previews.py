@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from influence_core.errors import BadInput, InfluenceError
-from influence_core.readers import ColumnInfo, Roles, Source, check_roles, guessed_roles, open_source, used_columns
+from influence_core.errors import BadInput, Cancelled, InfluenceError
+from influence_core.readers import (
+    ColumnInfo,
+    Roles,
+    Source,
+    check_roles,
+    column_facts,
+    cost_in_words,
+    found_leaks,
+    guessed_roles,
+    import_cost,
+    open_source,
+    used_columns,
+)
+from influence_core.run import Run
 from influence_core.service.opened import studies_folder
 from influence_core.service.uploads import uploaded_file
-from influence_core.service.views import ImportCheck, ImportColumn, ImportPreview
+from influence_core.service.views import ImportCheck, ImportColumn, ImportPreview, Reading
 
-SINGLE = ("label", "id", "text", "split")  # roles that one column at most can have
-ROLES = (*SINGLE, "feature", "shown", "ignored")
+SINGLE = ("label", "id", "text", "split", "weight")  # roles that one column at most can have
+ROLES = (*SINGLE, "feature", "sensitive-feature", "sensitive", "shown", "ignored")
+LARGE_BYTES = 50 << 20  # from which a file is read in the background
 _KEPT = 3  # files held open
 _CHECKS = 64
 _SHOWN_ROWS = 8
@@ -36,8 +52,34 @@ class _Opened:
         self.file = file
         self.lock = threading.RLock()  # held while the rows are used, so that nobody closes them meanwhile
         self.known: OrderedDict[Any, Any] = OrderedDict()
+        self.read_seconds = 0.0
         self._source: Source | None = None
         self._problem: InfluenceError | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._told = Reading("reading the file", 0.0)
+
+    def reading(self) -> Reading | None:
+        """Return how far the reading of a large file is, and begin it where nobody has; None: nobody need wait.
+
+        A thread of this process reads it, so that every browser finds the same reading, and closing it ends it.
+        """
+        if self.file.stat().st_size <= LARGE_BYTES or self._source is not None or self._problem is not None:
+            return None
+        with _lock:
+            if self._thread is None or not self._thread.is_alive():
+                if self._stop.is_set():
+                    return None
+                self._thread = threading.Thread(target=self._read, name=f"reading {self.file.name}", daemon=True)
+                self._thread.start()
+        return self._told
+
+    def _read(self) -> None:
+        with suppress(InfluenceError, Cancelled), self.lock:  # what is wrong is kept and raised where it is asked for
+            self.recalled("preview", lambda: _preview(self.file.parent.name, self.source))
+
+    def _tell(self, stage: str, done: float, total: float) -> None:
+        self._told = Reading(stage, min(1.0, done / max(total, 1.0)))
 
     @property
     def source(self) -> Source:
@@ -45,8 +87,15 @@ class _Opened:
         if self._problem is not None:
             raise self._problem
         if self._source is None:
+            run, start = Run(device="cpu", progress=self._tell, cancel=self._stop.is_set), time.monotonic()
             try:
-                self._source = open_source(self.file)
+                opened = open_source(self.file, run)
+                try:
+                    column_facts(opened, opened.names, run)  # now, so that every check after it is quick
+                except BaseException:
+                    opened.close()
+                    raise
+                self._source, self.read_seconds = opened, time.monotonic() - start
             except BadInput as problem:  # reading it again would say the same
                 self._problem = _without_path(problem, self.file)
                 raise self._problem from None
@@ -61,8 +110,10 @@ class _Opened:
         return self.known[key]
 
     def close(self) -> None:
-        """Close the rows; whoever still holds this object reads them anew."""
+        """Close the rows, and stop reading them; whoever still holds this object reads them anew."""
+        self._stop.set()
         with self.lock:
+            self._stop = threading.Event()
             if self._source is not None:
                 self._source.close()
             self._source = None
@@ -90,6 +141,17 @@ def close_upload(token: str) -> None:
         old = [_opened.pop(file) for file in list(_opened) if file.parent.name == token]
     for held in old:
         held.close()
+
+
+def reading(token: str) -> Reading | None:
+    """Return how far the reading of an uploaded file is, or None: it is read, small, or cannot be read.
+
+    The first call for a large file begins to read it, in the background: dropping the upload stops that.
+
+    Raises:
+        BadInput: The upload is gone.
+    """
+    return _held(token).reading()
 
 
 def preview(token: str) -> ImportPreview:
@@ -143,16 +205,19 @@ def _guessed(info: ColumnInfo, guess: Roles | None, plain: Mapping[str, str]) ->
             return role
     if info.name in guess.ignored:
         return "ignored"
+    if info.name in guess.sensitive:
+        return "sensitive-feature" if info.name in guess.features else "sensitive"
     return "feature" if info.name in guess.features else "shown"
 
 
-def check_import(token: str, chosen: Mapping[str, str], task: str = "") -> ImportCheck:
+def check_import(token: str, chosen: Mapping[str, str], task: str = "", reading: str = "") -> ImportCheck:
     """Say whether a study can be made of an uploaded file with these roles.
 
     Args:
         token: The upload.
         chosen: Column name -> one of ``ROLES``, for every column.
         task: "classification" or "regression"; empty: what the label's values suggest.
+        reading: How a text is read: "words" (also if empty) or "meaning".
 
     Returns:
         The roles as the import takes them, or the problem and the column it is about.
@@ -163,11 +228,11 @@ def check_import(token: str, chosen: Mapping[str, str], task: str = "") -> Impor
     held = _held(token)
     with held.lock:
         source = held.source
-        key = (task, *((name, chosen.get(name, "shown")) for name in source.names))
-        return held.recalled(key, lambda: _checked(held, source, chosen, task))
+        key = (task, reading, *((name, chosen.get(name, "shown")) for name in source.names))
+        return held.recalled(key, lambda: _checked(held, source, chosen, task, reading))
 
 
-def _checked(held: _Opened, source: Source, chosen: Mapping[str, str], task: str) -> ImportCheck:
+def _checked(held: _Opened, source: Source, chosen: Mapping[str, str], task: str, reading: str) -> ImportCheck:
     found = ""
     try:
         with_role = {role: [name for name in source.names if chosen.get(name, "shown") == role] for role in ROLES}
@@ -175,14 +240,23 @@ def _checked(held: _Opened, source: Source, chosen: Mapping[str, str], task: str
         label = with_role["label"][0]
         found = task or held.recalled(("task", label), lambda: guessed_roles(source, label).task)
         single = {role: next(iter(with_role[role]), None) for role in SINGLE}
-        features = () if single["text"] else with_role["feature"]
-        roles = Roles.checked({**single, "task": found, "features": features, "ignored": with_role["ignored"]})
+        read = ("feature", "sensitive-feature")
+        features = () if single["text"] else [name for name in source.names if chosen.get(name) in read]
+        roles = Roles.checked(
+            {
+                **single, "task": found, "features": features, "ignored": with_role["ignored"],
+                "sensitive": [*with_role["sensitive-feature"], *with_role["sensitive"]],
+                "reading": reading if reading and single["text"] else "words",
+            }
+        )  # fmt: skip
         check_roles(source, roles)
     except BadInput as problem:
         problem = _without_path(problem, source.path)
         about = next((name for name in source.names if f"'{name}'" in f"{problem.what} {problem.why}"), None)
         return ImportCheck(found, None, (problem.what, problem.why, problem.fix), about)
-    return ImportCheck(found, roles.to_json(), None, None)
+    found_out = tuple((leak.column, leak.why) for leak in found_leaks(source, roles))
+    cost = cost_in_words(import_cost(source, roles, held.read_seconds))
+    return ImportCheck(found, roles.to_json(), None, None, found_out, cost)
 
 
 def _check_choice(with_role: Mapping[str, list[str]]) -> None:
@@ -193,6 +267,6 @@ def _check_choice(with_role: Mapping[str, list[str]]) -> None:
     if not with_role["label"]:
         raise BadInput("No column is the label", "The model must learn to say something.",
                        "Give the role Label to the column that it should predict.")  # fmt: skip
-    if not with_role["feature"] and not with_role["text"]:
+    if not any(with_role[role] for role in ("feature", "sensitive-feature", "text")):
         raise BadInput("The model has nothing to read", "No column has the role Feature or Text.",
                        "Give one of them to the columns that the model should learn from.")  # fmt: skip

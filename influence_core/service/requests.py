@@ -14,13 +14,14 @@ from influence_core import fitting, registry
 from influence_core.answers import answer_key, obtained_answer
 from influence_core.costs import cost, cost_in_words
 from influence_core.errors import BadInput, Unavailable
-from influence_core.estimator import Estimator, check_measurement
-from influence_core.measurement import Measurement, Rows
+from influence_core.estimator import Estimator, check_measurement, check_rows
+from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.primitives.features import check_layer
 from influence_core.service import data as rows
 from influence_core.service import tasks
 from influence_core.service.catalog import UNITS_IN_WORDS
-from influence_core.service.opened import opened
+from influence_core.service.opened import opened, told_if_gone
+from influence_core.service.typed import notes, opened_for
 from influence_core.service.views import ExplainRequest, Explanation, FitNeeded, JobView, QueryView, RankedRow
 from influence_core.tables import table_bytes
 
@@ -43,9 +44,9 @@ class Question:
 
     def __init__(self, study: str, request: ExplainRequest) -> None:
         """Check every part."""
-        self.held = opened(study)
-        self.request = request
         _check_types(request)
+        self.held = opened_for(study, request.split, request.ids)
+        self.request = request
         task = self.held.study.task
         self.estimator: Estimator = registry.made(request.method, plain_options(request.method, request.config), task)
         self.info = self.estimator.named
@@ -53,6 +54,7 @@ class Question:
         for layer in getattr(self.estimator.config, "layers", None) or ():
             if layer not in ("last", *(name for name, _ in task.module.named_parameters(remove_duplicate=False))):
                 check_layer(task.module, layer)  # now, rather than in a job that must fail
+        check_rows(self.info, Rows(request.split))
         if not self.info.scores:
             raise Unavailable(
                 f"{self.info.title} does not rank rows for a prediction",
@@ -95,7 +97,8 @@ class Question:
     @property
     def ready(self) -> bool:
         """Tell whether the answer can be had at once."""
-        return self.held.run.artifacts.find(self.key) is not None
+        task, run = self.held.study.task, self.held.run
+        return run.artifacts.has(self.key) if self.solving else fitting.is_fitted(task, self.estimator, run)
 
     def scores(self) -> np.ndarray:
         """Return the scores ``[n_train]``."""
@@ -153,6 +156,7 @@ def plain_options(method: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+@told_if_gone
 def query(study: str, request: ExplainRequest) -> QueryView:
     """Return the explained prediction: cheap, before any method runs."""
     return _query(Question(study, request))
@@ -162,7 +166,9 @@ def _query(question: Question) -> QueryView:
     held, chosen = question.held, question.rows
     positions = held.study.task.positions(chosen).tolist()
     shown = rows.data(held, chosen.split, positions[:_SET_SHOWN], all_cells=len(positions) == 1)
-    if len(positions) == 1:
+    if chosen.split == TYPED:
+        title = "Your input"
+    elif len(positions) == 1:
         title = f"{chosen.split.capitalize()} row {chosen.ids[0]}"
     else:
         said = rows.answers(held, chosen.split, positions)
@@ -170,9 +176,11 @@ def _query(question: Question) -> QueryView:
         alike = len(given) == len(predicted) == 1
         same = f": given {given.pop()}, predicted {predicted.pop()}" if alike else ""
         title = f"{len(positions)} {chosen.split} rows{same}"
-    return QueryView(title, shown, len(positions), rows.chances_in_words(held, chosen.split, positions))
+    chances = rows.chances_in_words(held, chosen.split, positions)
+    return QueryView(title, shown, len(positions), chances, notes(held, chosen))
 
 
+@told_if_gone
 def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
     """Return the ranked training rows, or what has to be computed first.
 
@@ -245,6 +253,7 @@ def _needed(study: str, question: Question) -> FitNeeded:
     )  # fmt: skip
 
 
+@told_if_gone
 def start_fit(study: str, request: ExplainRequest, client: str) -> JobView:
     """Queue the work that an answer waits for, or join the job that is doing it already."""
     question = Question(study, request)
@@ -253,6 +262,7 @@ def start_fit(study: str, request: ExplainRequest, client: str) -> JobView:
     return tasks.submitted(study, question.key, what, question.argv(), client, seconds)
 
 
+@told_if_gone
 def export_scores(study: str, request: ExplainRequest, format: str) -> bytes:
     """Return the scores of all training rows as a file, strongest proponents first.
 
@@ -271,7 +281,8 @@ def export_scores(study: str, request: ExplainRequest, format: str) -> bytes:
         "train_id": held.study.task.ids("train"), "score": scores, "label": given, "predicted": predicted,
     })  # fmt: skip
     table = table.assign(
-        query=", ".join(str(value) for value in question.rows.ids), method=question.info.name,
+        query=", ".join(("typed " if question.rows.split == TYPED else "") + str(value) for value in question.rows.ids),
+        method=question.info.name,
         measurement=str(question.measurement.kind), target=question.target, units=question.info.units,
     )  # fmt: skip
     return table_bytes(table.sort_values("score", ascending=False, kind="stable"), format)

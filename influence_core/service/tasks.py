@@ -31,9 +31,9 @@ def submitted(study: str, key: str, title: str, argv: list[str], client: str, se
 
 
 def found(study: str, key: str) -> JobView | None:
-    """Return the latest job of a key that still says something; one that is done does not."""
+    """Return the latest job of a key that still says something; one that is done or dismissed does not."""
     job = _jobs(study).find(key)
-    return None if job is None or job.state == "done" else job_view(job)
+    return None if job is None or job.state == "done" or job.dismissed else job_view(job)
 
 
 def job(study: str, job_id: int) -> JobView | None:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from influence_core.errors import BadInput
-from influence_core.service.opened import studies_folder
+from influence_core.service import access
+from influence_core.service.folder import studies_folder
 from influence_core.store import disk_errors
 
 FOLDER = ".uploads"
-MAX_BYTES = 4 << 30
+# The same as server.maxUploadSize in .streamlit/config.toml. Streamlit holds an upload in memory until the screen lets
+# go of it, so one must fit into a small server beside an import. The command line has no such limit.
+MAX_BYTES = 500 << 20
 KEEP_SECONDS = 24 * 3600.0  # of an upload that nobody looked at and no import needs
 _CHUNK = 1 << 20
 _MAX_NAME = 120  # characters
@@ -33,9 +36,10 @@ def save_upload(name: str, content: BinaryIO) -> str:
         content: Its bytes, read in pieces.
 
     Raises:
-        BadInput: It is empty or has more than ``MAX_BYTES``.
+        BadInput: It is empty or has more than ``MAX_BYTES``, or whoever asks may not import.
         StoreProblem: The disk is full or refuses.
     """
+    access.check_create()
     token = secrets.token_hex(16)
     folder = studies_folder() / FOLDER / token
     try:
@@ -44,6 +48,7 @@ def save_upload(name: str, content: BinaryIO) -> str:
             written = _copied(content, folder / ".part")
             if not written:
                 raise BadInput("The file is empty", f"'{name[:80]}' has no bytes.", "Choose a file with rows.")
+            access.claim_upload(folder)
             (folder / ".part").rename(folder / safe_name(name))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,10 +85,10 @@ def uploaded_file(studies: Path, token: str) -> Path:
     """Return the file of a token; looking at it keeps it for another day.
 
     Raises:
-        BadInput: No such upload, or no longer.
+        BadInput: No such upload, or no longer, or somebody else's.
     """
     folder = studies / FOLDER / token
-    if _TOKEN.fullmatch(token) and folder.is_dir():
+    if _TOKEN.fullmatch(token) and folder.is_dir() and access.is_own_upload(folder):
         for file in folder.iterdir():
             if not file.name.startswith("."):
                 with suppress(OSError):
@@ -97,9 +102,10 @@ def uploaded_file(studies: Path, token: str) -> Path:
 
 
 def remove_upload(token: str) -> None:
-    """Delete an uploaded file; nothing happens if there is none."""
-    if _TOKEN.fullmatch(token):
-        shutil.rmtree(studies_folder() / FOLDER / token, ignore_errors=True)
+    """Delete an uploaded file; nothing happens if there is none, or it is somebody else's."""
+    folder = studies_folder() / FOLDER / token
+    if _TOKEN.fullmatch(token) and access.is_own_upload(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def forget_old(needed: Iterable[str]) -> None:

@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from influence_core.service.import_views import ImportCheck as ImportCheck
+from influence_core.service.import_views import ImportColumn as ImportColumn
+from influence_core.service.import_views import ImportPreview as ImportPreview
+from influence_core.service.import_views import Reading as Reading
+
 RowId = int | str
 
 
@@ -36,7 +41,7 @@ class Datum:
         image: PNG data URI, or None where the row is no image.
         cells: Table rows only: ``(column, value as text)``, most telling columns first.
         text: Text rows only: the text, cut where the card is small.
-        given: The label in the data (what the model was trained on or is judged by); of a regression, the number.
+        given: The label in the data; of a regression, the number (typed: the one expected); else empty if typed.
         predicted: The explained model's prediction.
         confidence: The model's probability of its prediction, in [0, 1]; 0 in a regression, which has none.
         truth: The true label where it is known that the given one was planted wrong; else None.
@@ -93,12 +98,45 @@ class RegressionFigures:
 
 
 @dataclass(frozen=True)
+class GroupFigures:
+    """The quality of the test predictions by group of one sensitive column.
+
+    Attributes:
+        measure: "accuracy", or "mean absolute error" of a regression.
+        groups: Name and quality of each group, the largest first.
+    """
+
+    column: str
+    measure: str
+    groups: tuple[tuple[str, Interval], ...]
+
+
+@dataclass(frozen=True)
+class TrainingFigures:
+    """How the training went.
+
+    Attributes:
+        losses: Mean training loss of every epoch.
+        recorded: Epochs from 1 after which weights were kept.
+        words: What to make of it, in a sentence.
+        is_warning: Whether that is something to mend.
+    """
+
+    losses: tuple[float, ...]
+    recorded: tuple[int, ...]
+    words: str
+    is_warning: bool
+
+
+@dataclass(frozen=True)
 class Overview:
     """Everything on the first screen.
 
     Attributes:
         regression: The figures of a regression; then there are no classes, accuracies and confusion.
         notes: What the import did to the data, in sentences.
+        groups: The quality by group of every sensitive column.
+        training: How the training went, where its losses were kept.
     """
 
     study: StudyCard
@@ -117,6 +155,8 @@ class Overview:
     default_reason: str
     regression: RegressionFigures | None = None
     notes: tuple[str, ...] = ()
+    groups: tuple[GroupFigures, ...] = ()
+    training: TrainingFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -242,6 +282,7 @@ class QueryView:
     data: tuple[Datum, ...]  # one row, or the first few of the set
     n_rows: int
     probabilities: tuple[tuple[str, float], ...]  # (class, probability), highest first; a set's mean; no regression's
+    notes: tuple[str, ...] = ()  # what a reader should know of a typed row: words that train never had, say
 
 
 @dataclass(frozen=True)
@@ -322,62 +363,6 @@ class RowCard:
     helps: tuple[RankedRow, ...]
     hurts: tuple[RankedRow, ...]
     affected_note: str
-
-
-@dataclass(frozen=True)
-class ImportColumn:
-    """A column of an uploaded file.
-
-    Attributes:
-        kind: What its values are, in words ("whole numbers").
-        n_distinct, n_missing: Of the first 20,000 rows.
-        role: What it seems to be for: "label", "id", "text", "split", "feature", "shown" or "ignored".
-        plain: "feature" or "shown": its role where it has no special one.
-    """
-
-    name: str
-    kind: str
-    n_distinct: int
-    n_missing: int
-    examples: tuple[str, ...]
-    role: str
-    plain: str
-
-
-@dataclass(frozen=True)
-class ImportPreview:
-    """An uploaded file before it is imported.
-
-    Attributes:
-        title: A name for the study.
-        rows: The first few rows as text, a value per column.
-        notes: What was decided while reading it, in sentences.
-    """
-
-    token: str
-    file: str
-    title: str
-    n_rows: int
-    columns: tuple[ImportColumn, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ImportCheck:
-    """Whether a study can be made of an upload with the chosen roles.
-
-    Attributes:
-        task: "classification" or "regression", as chosen or as the label suggests; empty without a label.
-        roles: What the import takes; None if it cannot be made.
-        problem: What, why and fix, if it cannot be made.
-        column: The column that the problem is about, where it is about one.
-    """
-
-    task: str
-    roles: dict[str, Any] | None
-    problem: tuple[str, str, str] | None
-    column: str | None
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ class InputContributions:
     gap: float
 
 
-def integrated_gradients(task: Task, inputs: Any, target: int, neutral: float) -> InputContributions:
+def integrated_gradients(task: Task, inputs: Any, target: int, neutral: Any) -> InputContributions:
     """Return the contribution of every input number to the logit of a class.
 
     Args:
         task: Any classification task with one tensor as input.
         inputs: One row ``[1, ...]``.
         target: Class index.
-        neutral: The number that means "nothing there" in encoded inputs.
+        neutral: The number that means "nothing there" in encoded inputs, or an array that broadcasts to a row.
 
     Raises:
         Unavailable: The model takes something else than one tensor of real numbers.
@@ -51,9 +51,13 @@ def integrated_gradients(task: Task, inputs: Any, target: int, neutral: float) -
 
     def logit(x: Tensor) -> Tensor:
         f = outputs(model, x)
-        return f.reshape(len(f), -1)[:, 0] * (2 * target - 1) if task.loss.name == "bce" else f[:, target]
+        f = f.reshape(len(f), -1)  # a single output may come without a column of its own
+        return f[:, 0] * (2 * target - 1) if task.loss.name == "bce" else f[:, target]
 
     values, gap = IntegratedGradients(logit).attribute(
-        inputs, torch.full_like(inputs, neutral), n_steps=STEPS, return_convergence_delta=True
+        inputs,
+        torch.zeros_like(inputs) + torch.as_tensor(neutral).to(inputs),
+        n_steps=STEPS,
+        return_convergence_delta=True,
     )
     return InputContributions(values[0].detach(), abs(float(gap[0])))

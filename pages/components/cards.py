@@ -27,6 +27,7 @@ from pages.components.html import (
 
 Link = Callable[[service.Datum], str]
 
+_NOTES = 3
 TEXT_SHOWN = 20_000  # letters of a whole text; a browser gets slow far above
 
 SIDES = {
@@ -179,20 +180,22 @@ def query_card(query: service.QueryView) -> str:
     first = query.data[0]
     if query.n_rows == 1:
         picture = thumbnail(first, "large") or element("div", cells_table(first, 6), css="if-input")
-        labels = (
-            element("span", "predicted ", element("b", text(first.predicted)), css="if-said")
-            + element("span", "labelled ", element("b", text(first.given)), css="if-said")
-            + verdict(first)
-            + noise_badge(first)
-        )
+        given = "labelled " if first.split != "typed" else "you expect "
+        labels = element("span", "predicted ", element("b", text(first.predicted)), css="if-said")
+        if first.given or first.split != "typed":
+            labels += element("span", given, element("b", text(first.given)), css="if-said") + verdict(first)
+        labels += noise_badge(first)
     else:
         picture = element("div", *(thumbnail(d, "medium") or extract(d, 1) for d in query.data), css="if-mosaic")
         labels = element("span", f"mean over {query.n_rows} rows", css="if-said")
     bars = probability_bars(query.probabilities, first.given, 4) if query.probabilities else ""
+    notes = "".join(element("p", text(note), css="if-scale") for note in query.notes[:_NOTES])
+    if len(query.notes) > _NOTES:
+        notes += element("p", f"And {len(query.notes) - _NOTES} more such columns.", css="if-scale")
     return element(
         "article",
         picture,
-        element("div", element("div", labels, css="if-facts"), bars),
+        element("div", element("div", labels, css="if-facts"), bars, notes),
         css="if-query",
         aria_label=query.title,
     )
@@ -215,6 +218,8 @@ def attribution_card(attribution: service.InputAttribution) -> str:
             if attribution.image.startswith("data:image/png;base64,")
             else ""
         )
+    elif not attribution.parts:
+        inside = element("p", text(attribution.note), css="if-scale")
     else:
         inside = signed_bars(attribution.parts, 5)
     caption = element(

@@ -147,6 +147,35 @@ def points_in_words(figures: service.RegressionFigures) -> str:
     return f"{len(figures.ids):,} test rows as points: given numbers {given}, predicted ones {predicted}."
 
 
+def training_losses(figures: service.TrainingFigures, theme: str = "light", height: int = 190) -> go.Figure:
+    """Return the mean training loss of every epoch as a line, with the epochs whose weights were kept marked on it.
+
+    The axis of losses begins at 0, so that a loss that hardly fell looks like it.
+    """
+    colours, epochs = COLOURS[theme], list(range(1, len(figures.losses) + 1))
+    hover = "epoch %{x}: loss %{y:.4~g}<extra></extra>"
+    figure = go.Figure()
+    figure.add_scatter(x=epochs, y=figures.losses, mode="lines", line={"width": 2, "color": colours["splits"][0]},
+                       hovertemplate=hover)  # fmt: skip
+    kept = [epoch for epoch in figures.recorded if 1 <= epoch <= len(figures.losses)]
+    figure.add_scatter(
+        x=kept,
+        y=[figures.losses[epoch - 1] for epoch in kept],
+        mode="markers",
+        marker={"size": 8, "color": colours["splits"][0], "line": {"width": 0}},
+        hovertemplate=f"weights kept, {hover}",
+    )
+    figure = _calm(figure, colours, height).update_layout(margin={"l": 60})
+    figure.update_xaxes(title={"text": "epoch", "standoff": 4}, rangemode="tozero", zeroline=False)
+    return figure.update_yaxes(title={"text": "training loss", "standoff": 12}, rangemode="tozero", zeroline=False)
+
+
+def losses_in_words(figures: service.TrainingFigures) -> str:
+    """Return what the line shows, for readers who do not see it."""
+    first, last = number(figures.losses[0]), number(figures.losses[-1])
+    return f"Training loss over {len(figures.losses)} epochs, from {first} to {last}. {figures.words}"
+
+
 def residuals(figures: service.RegressionFigures, theme: str = "light", height: int = 230) -> go.Figure:
     """Return the histogram of predicted minus given over all test rows; right of zero the model says too much."""
     colours = COLOURS[theme]

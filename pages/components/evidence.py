@@ -79,7 +79,8 @@ def export(study: str, result: service.Explanation | service.FitNeeded, request:
         st.html(element("p", "All scores of this query, by row id.", css="if-scale"))
         for name, mime in FORMATS.items():
             st.download_button(
-                name, partial(service.export_scores, study, request, name), f"scores-{request.method}.{name}", mime,
+                name, service.on_behalf(partial(service.export_scores, study, request, name)),
+                f"scores-{request.method}.{name}", mime,
                 key=f"export_{name}", on_click="ignore", width="stretch",
             )  # fmt: skip
 

@@ -35,7 +35,7 @@ def suited(view: View, regression: bool) -> View:
         order=view.order if view.order in orders else next(iter(orders)),
     )
     if not regression:
-        return view
+        return replace(view, target="predicted") if view.typed and view.target == "true" else view
     return replace(view, given="", predicted="", cell=False, target="true", measurement="loss")
 
 
@@ -124,6 +124,7 @@ def controls(
     options = _options_box(view, method)
     return service.ExplainRequest(
         ids=ids,
+        split="typed" if view.typed else "test",
         method=method.id,
         reduce="mean" if len(ids) > 1 else None,
         measurement=measurement,
@@ -147,14 +148,17 @@ def _method_box(methods: Sequence[service.MethodView], method: service.MethodVie
 
 def _target_box(view: View, query: service.Datum | None, classes: Sequence[str]) -> None:
     names = {"predicted": "Predicted label", "true": "Given label"}
-    if query is not None:
+    options = ["predicted", "true", *classes]
+    if view.typed:  # nobody has said what is true of it
+        options.remove("true")
+    elif query is not None:
         names = {"predicted": f"{query.predicted} (predicted)", "true": f"{query.given} (given)"}
     st.selectbox(
         "Target",
-        ["predicted", "true", *classes],
+        options,
         format_func=lambda name: names.get(name, f"Class {name}"),
         help="Why this label? The one whose score is explained.",
-        **session.widget("target", view.target, labels="·".join(names.values())),
+        **session.widget("target", view.target, labels="·".join([*names.values(), view.typed and "own"])),
     )
 
 

@@ -11,7 +11,7 @@ from html import escape
 
 from influence_core import service
 
-PNG = "data:image/png;base64,"
+PICTURES = ("data:image/png;base64,", "data:image/jpeg;base64,")
 TEXT_SHOWN = 301  # letters on a small card: what the service cuts a text to, with its ellipsis
 
 
@@ -61,7 +61,7 @@ def percent(share: float) -> str:
 
 def thumbnail(datum: service.Datum, size: str = "small") -> str:
     """Return the row's picture, or nothing for tables and texts; ``size`` is "small", "medium" or "large"."""
-    if not datum.image or not datum.image.startswith(PNG):
+    if not datum.image or not datum.image.startswith(PICTURES):
         return ""
     return f'<img class="if-thumb if-{size}" src="{text(datum.image)}" alt="{text(datum.alt)}">'
 
@@ -135,3 +135,9 @@ def signed_bars(parts: Sequence[tuple[str, float]], limit: int = 6) -> str:
 def empty(title: str, advice: str) -> str:
     """Return a calm panel for a place where there is nothing to show; both arguments are plain text."""
     return element("div", element("b", text(title)), element("p", text(advice)), css="if-empty", role="status")
+
+
+def plain_label(name: str) -> str:
+    """Return a name for the label of a widget, which is Markdown: every sign that could mean something is escaped."""
+    shown = "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&@=^/\"'%" else letter for letter in name[:80])
+    return " ".join(shown.split()) or "–"

@@ -7,17 +7,19 @@ from typing import Any
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, session
+from pages.components import errors, jobs, session
 from pages.components.html import element, empty, text
-from pages.components.roles import IN_WORDS, chosen_roles, ordered, unknown_places, with_role
-from pages.components.view import ROLES, TASKS, View
+from pages.components.roles import IN_WORDS, chosen_roles, ordered, unknown_places, with_role, without
+from pages.components.view import READINGS, ROLES, TASKS, View
 
 TYPES = ["csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet", "pq", "arrow", "feather", "ipc", "gz", "zip"]
 COLUMNS_SHOWN = 40
+LEAKS_SHOWN = 4  # with their reasons
 FIRST_COLUMNS = 30  # of the first rows
 ANSWERS = {"classification": "A class", "regression": "A number"}
 _FILE = "import_file"
-_CLEAN: dict[str, Any] = {"roles": (), "task": "", "title": ""}
+READ = {"words": "By its words", "meaning": "By its meaning"}
+_CLEAN: dict[str, Any] = {"roles": (), "task": "", "reading": "", "title": ""}
 
 
 def first_study(command: str) -> None:
@@ -68,7 +70,7 @@ def file_line(preview: service.ImportPreview) -> str:
 def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
     """Draw label, kind of answer, name and the button that starts, and return whether the choices make a study."""
     roles = chosen_roles(view, preview)
-    check = service.check_import(preview.token, roles, view.task)
+    check = service.check_import(preview.token, roles, view.task, view.reading)
     names = [column.name for _, column in ordered(preview)]
     label = next((name for name, role in roles.items() if role == "label"), None)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="import_line"):
@@ -82,6 +84,13 @@ def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
             help="A class: the label names one of several kinds. A number: the label is an amount.",
             **session.widget("task", check.task or TASKS[0]),
         )  # fmt: skip
+        if "text" in roles.values():
+            st.selectbox(
+                "Read the text", READINGS, format_func=READ.__getitem__,
+                help="By its words: quick, and every word's part in a prediction can be shown. By its meaning: a small "
+                "language model (MiniLM) turns it into 384 numbers; slower, and words cannot be told apart afterwards.",
+                **session.widget("reading", view.reading or READINGS[0]),
+            )  # fmt: skip
         st.text_input(
             "Name of the study", max_chars=100, placeholder=preview.title, **session.widget("title", view.title)
         )
@@ -89,10 +98,59 @@ def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
             "Import and train", type="primary", icon=":material/play_arrow:", key="import_start",
             disabled=check.roles is None, on_click=_start, args=(preview.token, check.roles, view.title),
         )  # fmt: skip
+    if check.cost:
+        st.html(element("p", text(check.cost + "."), css="if-scale"))
     if check.problem is not None and check.column is None:
         st.html(errors.problem_panel(*check.problem))
+    if check.leaks:
+        _leaks(view, preview, check.leaks)
     errors.notices((*unknown_places(view, preview), *preview.notes))
     return check
+
+
+def _leaks(view: View, preview: service.ImportPreview, leaks: tuple[tuple[str, str], ...]) -> None:
+    """Draw the columns that may give the label away, why, and the one click that leaves them out."""
+    one = len(leaks) == 1
+    title = f"{'A column' if one else f'{len(leaks)} columns'} may give the label away"
+    said = (
+        "What was recorded after the outcome makes a model look perfect and teaches it nothing. "
+        f"Keep {'it' if one else 'them'} only if known before the outcome."
+    )
+    lines = [element("li", element("b", text(name)), ": ", text(f"{why}.")) for name, why in leaks[:LEAKS_SHOWN]]
+    if leaks[LEAKS_SHOWN:]:
+        lines.append(element("li", "In the same way: ", text(", ".join(name for name, _ in leaks[LEAKS_SHOWN:])), "."))
+    with st.container(key="import_leaks", border=True):
+        st.html(
+            element("div", element("b", text(title)), element("p", text(said)), element("ul", *lines, css="if-notes"),
+                    css="if-fit", role="status")
+        )  # fmt: skip
+        st.button(
+            "Leave it out" if one else "Leave them out", icon=":material/visibility_off:", key="import_without",
+            on_click=_leave_out, args=(view, preview, tuple(name for name, _ in leaks)),
+        )  # fmt: skip
+
+
+def _leave_out(view: View, preview: service.ImportPreview, names: tuple[str, ...]) -> None:
+    session.update(**without(view, preview, names))
+
+
+def is_reading(view: View) -> bool:
+    """Draw how far a large file is read, and return whether it still is; who opens the page again finds it here."""
+    if service.reading(view.upload) is None:
+        return False
+    with st.container(key="import_reading", border=True):
+        st.fragment(_watch_reading, run_every=jobs.POLL_SECONDS)(view.upload)
+    return True
+
+
+def _watch_reading(token: str) -> None:
+    with errors.shown():
+        now = service.reading(token)
+        if now is None:
+            st.rerun()
+        else:
+            st.progress(now.fraction, text=f"Reading the file: {now.stage}, {now.fraction:.0%}")
+            st.html(element("p", "You can close this page or choose another file, which stops it.", css="if-scale"))
 
 
 def _start(token: str, roles: dict[str, Any], title: str) -> None:

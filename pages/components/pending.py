@@ -93,7 +93,7 @@ def _discard(item: service.PendingImport) -> None:
         service.discard_import(item.name)
         session.say(f"The import of {item.title} is discarded.")
         now = session.view()
-        mine = {"upload": "", "roles": (), "task": "", "title": ""} if now.upload == item.token else {}
+        mine = {"upload": "", "roles": (), "task": "", "reading": "", "title": ""} if now.upload == item.token else {}
         session.update(made="" if now.made == item.name else now.made, **mine)
 
 

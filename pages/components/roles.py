@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from influence_core import service
 from pages.components.view import View
 
-SINGLE = ("label", "id", "text", "split")  # one column at most
+SINGLE = ("label", "id", "text", "split", "weight")  # one column at most
 IN_WORDS = {
     "label": "Label",
     "id": "Row id",
     "text": "Text",
     "split": "Split",
+    "weight": "Weight",
     "feature": "Feature",
+    "sensitive-feature": "Feature, sensitive",
+    "sensitive": "Sensitive",
     "shown": "Shown only",
     "ignored": "Left out",
 }
@@ -37,10 +40,17 @@ def with_role(view: View, preview: service.ImportPreview, name: str, role: str) 
     return {"roles": _pairs(roles, preview)} | ({"task": ""} if new_label else {})
 
 
+def without(view: View, preview: service.ImportPreview, names: Sequence[str]) -> dict[str, Any]:
+    """Return the changes of the view that leave columns out of the study."""
+    return {"roles": _pairs(chosen_roles(view, preview) | dict.fromkeys(names, "ignored"), preview)}
+
+
 def with_import(roles: Mapping[str, Any], preview: service.ImportPreview) -> tuple[tuple[int, str], ...]:
     """Return what the view needs in order to show the roles of an import."""
     found = {column.name: "shown" for column in preview.columns}
-    found |= dict.fromkeys(roles.get("features", ()), "feature") | dict.fromkeys(roles.get("ignored", ()), "ignored")
+    features, sensitive = roles.get("features", ()), roles.get("sensitive", ())
+    found |= dict.fromkeys(features, "feature") | dict.fromkeys(roles.get("ignored", ()), "ignored")
+    found |= {name: "sensitive-feature" if name in features else "sensitive" for name in sensitive}
     found |= {roles[role]: role for role in SINGLE if roles.get(role)}
     return _pairs(found, preview)
 

@@ -93,7 +93,7 @@ def params() -> dict[str, list[str]]:
 
 def update(**changes: Any) -> None:
     """Change fields of the view; a new change clears the notes about the old address. For callbacks."""
-    st.session_state[_STATE] = replace(view(), **changes)
+    st.session_state[_STATE] = views.changed(view(), **changes)
     st.session_state[_PROBLEMS] = ()
     st.session_state[_ACTED] = True
 
@@ -118,7 +118,7 @@ def study_picked() -> None:
 def marked() -> str | None:
     """Return the id of the prediction to mark in the list: empty for a set of rows, None if none is chosen yet."""
     now = view()
-    if now.cell or len(now.ids) > 1:
+    if now.cell or now.typed or len(now.ids) > 1:
         return ""
     return now.ids[0] if now.ids else None
 
@@ -144,7 +144,7 @@ def take_next_screen() -> str | None:
 
 def href(screen: str, **changes: Any) -> str:
     """Return a link to ``screen`` with fields of the current view changed."""
-    return views.href(screen, replace(view(), **changes))
+    return views.href(screen, views.changed(view(), **changes))
 
 
 def widget(
@@ -186,6 +186,16 @@ def forget(names: list[str]) -> None:
     """Drop the values of these widgets, so that they start from their defaults."""
     for name in names:
         st.session_state.pop(name, None)
+
+
+def keep(name: str, value: Any) -> None:
+    """Keep a value of this session by name; None forgets it."""
+    st.session_state[f"kept.{name}"] = value
+
+
+def kept(name: str) -> Any:
+    """Return the value kept under a name, or None."""
+    return st.session_state.get(f"kept.{name}")
 
 
 def first_time(event: str) -> bool:

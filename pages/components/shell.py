@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, importing, links, session, sidebar, theme
+from pages.components import errors, importing, links, session, sidebar, signin, theme
 
 _FOLDER = theme.ASSETS.parent / "pages" / "screens"
 TITLES = {
@@ -14,6 +14,7 @@ TITLES = {
     "row": ("Row", ":material/article:"),
     "methods": ("Methods", ":material/functions:"),
     "import": ("Import", ":material/upload_file:"),
+    "studies": ("Studies", ":material/folder_open:"),
 }
 COMMAND = "python -m influence_core demo digits --out studies/digits"
 
@@ -25,33 +26,52 @@ def run() -> None:
         for name, (title, icon) in TITLES.items()
     }
     chosen = st.navigation(list(pages.values()), position="hidden")  # drawn below, with the view in its links
+    host = st.container(key="links_host")
+    with host:
+        theme.apply_style()
+    if not signin.admitted():
+        return
     session.restore()
     wanted = session.take_next_screen()
     if wanted is not None and pages[wanted] != chosen:
         st.switch_page(pages[wanted], query_params=session.params())
-    with st.container(key="links_host"):
-        theme.apply_style()
+    with host:
         links.listen(session.marked())
     with errors.shown():
+        signin.banner()
+        service.tidy_studies()
         studies = service.studies()
         screen = next(name for name, page in pages.items() if page == chosen)
+        for hidden in signin.hidden_screens() - {screen}:
+            del pages[hidden]
         if studies:
             _screen(chosen, screen, pages, studies)
         else:
             _without_studies(chosen, screen, pages)
+    signin.account()
     session.publish()
 
 
+def _draw(chosen: st.Page, screen: str) -> None:
+    with errors.shown():
+        if screen in signin.hidden_screens():
+            signin.not_for_you()
+        else:
+            chosen.run()
+
+
 def _without_studies(chosen: st.Page, screen: str, pages: dict[str, st.Page]) -> None:
-    sidebar.screens({name: pages[name] for name in ("overview", "import")})
+    sidebar.screens({name: pages[name] for name in ("overview", "import") if name in pages})
     errors.notices(session.problems())
     session.take_redraw()
     if said := session.take_said():
         st.toast(said)
-    with errors.shown():
-        if screen == "import":
-            chosen.run()
-        else:
+    if screen == "import":
+        _draw(chosen, screen)
+    elif signin.hidden_screens():
+        signin.nothing_shared()
+    else:
+        with errors.shown():
             importing.first_study(COMMAND)
     sidebar.helps(screen)
 
@@ -68,6 +88,5 @@ def _screen(chosen: st.Page, screen: str, pages: dict[str, st.Page], studies: li
     session.take_redraw()
     if said := session.take_said():
         st.toast(said)
-    with errors.shown():
-        chosen.run()
+    _draw(chosen, screen)
     sidebar.below(session.view().study, screen)

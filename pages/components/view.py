@@ -11,13 +11,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-SCREENS = ("overview", "explain", "row", "methods", "import")
+SCREENS = ("overview", "explain", "row", "methods", "import", "studies")
 STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
 ORDERS = ("confidence", "id", "random", "error")
 SPLITS = ("train", "test", "locked")
 MEASUREMENTS = ("loss", "margin", "probability", "logit")
-ROLES = ("label", "id", "text", "split", "feature", "shown", "ignored")
+ROLES = (
+    "label", "id", "text", "split", "weight", "feature", "sensitive-feature", "sensitive", "shown", "ignored",
+)  # fmt: skip
 TASKS = ("classification", "regression")
+READINGS = ("words", "meaning")
 MAX_PLACE = 9999
 MAX_K = 100
 MAX_IDS = 1000
@@ -32,18 +35,20 @@ class View:
     Attributes:
         study: Name of the study; empty for the first one.
         ids: Test rows being explained, as text; several are one query, their mean.
+        typed: Id of the visitor's own input, which then is what is explained; empty for rows of the study.
         cell: The query is every prediction that the filters ``given`` and ``predicted`` leave.
         method: Id of the method; empty for the study's default.
     XX        status, given, predicted, text, order, seed: Filters of the list of predictions.
         split, row: The row on the screen *Row*, as text.
         upload: Token of the file on the screen *Import*; empty for none.
         roles: Its columns' roles where they differ from the guess, as ``(place in the file from 0, role)``.
-        task, title: How it is to be imported; empty for what the data suggest.
+        task, reading, title: How it is to be imported; empty for what the data suggest.
         made: The study that was last imported here.
     """
 
     study: str = ""
     ids: tuple[str, ...] = ()
+    typed: str = ""
     cell: bool = False
     method: str = ""
     measurement: str = "loss"
@@ -60,6 +65,7 @@ class View:
     upload: str = ""
     roles: tuple[tuple[int, str], ...] = ()
     task: str = ""
+    reading: str = ""
     title: str = ""
     made: str = ""
     config: tuple[tuple[str, str], ...] = ()
@@ -105,6 +111,7 @@ def _flag(value: str) -> bool:
 # field of View -> (name in the address, reader that raises ValueError(what is needed))
 _SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "study": ("study", _text),
+    "typed": ("typed", _token),
     "cell": ("cell", _flag),
     "method": ("method", _text),
     "measurement": ("measurement", _choice(*MEASUREMENTS)),
@@ -120,6 +127,7 @@ _SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "row": ("row", _text),
     "upload": ("upload", _token),
     "task": ("task", _choice(*TASKS)),
+    "reading": ("reading", _choice(*READINGS)),
     "title": ("title", _text),
     "made": ("made", _text),
 }
@@ -127,6 +135,12 @@ _FIELD_OF = {name: field for field, (name, _) in _SINGLE.items()}
 _CONFIG = "c."
 _ROLE = "r."
 _DEFAULTS = View()
+
+
+def changed(view: View, **changes: Any) -> View:
+    """Return the view with some fields changed; asking for rows of the study puts a visitor's own input aside."""
+    aside = {"typed": ""} if {"ids", "cell"} & set(changes) else {}
+    return replace(view, **{**aside, **changes})
 
 
 def view_from_params(params: Mapping[str, Sequence[str]]) -> tuple[View, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from influence_core import service
-from pages.components import cards, session
+from pages.components import cards, session, typed
 from pages.components.forms import filter_of
 from pages.components.html import element, empty, text
 from pages.components.view import MAX_IDS, View
@@ -29,9 +29,10 @@ def prediction_list(listing: service.PredictionList, view: View) -> None:
                 type="primary" if view.cell else "secondary",
                 on_click=session.update, kwargs={"cell": not view.cell}, help="One query: the mean over all these rows",
             )  # fmt: skip
+    typed.way_in()
     with st.container(height=480, border=False, key="picks"):
         if listing.rows:
-            st.html(cards.pick_list(listing.rows, _pick, mark_first=not view.ids and not view.cell))
+            st.html(cards.pick_list(listing.rows, _pick, mark_first=not (view.ids or view.cell or view.typed)))
         else:
             st.html(empty("No prediction matches", "Loosen a filter, or clear the search."))
             st.button("Clear the filters", key="clear_filters", on_click=session.update, kwargs=_CLEAR)
@@ -50,6 +51,8 @@ def query_ids(view: View, listing: service.PredictionList) -> tuple[tuple[str, .
     A cell is all its rows, whatever else is filtered. With nothing chosen yet, the first prediction of the list is,
     so that evidence is on screen without a click.
     """
+    if view.typed:
+        return (view.typed,), view
     if view.cell and (view.given or view.predicted):
         cell = replace(filter_of(view), status="all", text="", order="id", limit=MAX_IDS)
         rows = service.predictions(view.study, cell).rows
@@ -72,6 +75,8 @@ def heading(query: service.QueryView, listing: service.PredictionList, view: Vie
     title = element("span", text(query.title), css="if-scale")
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="heading_line"):
         st.html(element("div", question, title, css="if-question"))
+        if query.n_rows == 1:
+            typed.change(first)
         ids = [str(datum.row_id) for datum in listing.rows]
         here = ids.index(view.ids[0]) if len(view.ids) == 1 and not view.cell and view.ids[0] in ids else -1
         _step("Previous", ":material/chevron_left:", "K", ids[here - 1] if here > 0 else None)

@@ -28,10 +28,11 @@ else:
     with head:
         importing.another_file(view)
     with errors.shown():
-        with st.spinner("Reading the file …"):
-            preview = service.preview(view.upload)
-        place.html(importing.file_line(preview))
-        check = importing.settings(view, preview)
-        importing.column_table(view, preview, check)
-        with st.expander("First rows", icon=":material/table_rows:"):
-            st.html(importing.first_rows(preview))
+        if not importing.is_reading(view):
+            with st.spinner("Reading the file …"):
+                preview = service.preview(view.upload)
+            place.html(importing.file_line(preview))
+            check = importing.settings(view, preview)
+            importing.column_table(view, preview, check)
+            with st.expander("First rows", icon=":material/table_rows:"):
+                st.html(importing.first_rows(preview))

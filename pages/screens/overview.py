@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import classes, regression, session, tables, tour
+from pages.components import classes, quality, regression, session, tables, tour
 from pages.components.html import element, text
 
 view = session.view()
@@ -50,3 +50,4 @@ if overview.regression is not None:
     regression.overview(overview.regression)
 else:
     classes.overview(overview)
+quality.overview(overview)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("streamlit", "plotly", "ray", "umap", "captum", "sklearn", "xgboost", "lightgbm")
 BASES = ("bilinear", "resampling")
 SESSION = "pages/components/session.py"
+SIGN_IN = "pages/components/signin.py"
 MAX_MODULE_LINES = 400
 MAX_SCREEN_LINES = 100
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
@@ -77,6 +78,15 @@ def session_violations(tree: ast.AST) -> list[str]:
     touched = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in names]
     found = [f"line {node.lineno}: {ast.unparse(node)}" for node in touched]
     return found + [f"line {line}: {name}" for line, name in imports(tree) if name.rsplit(".", 1)[-1] in names]
+
+
+def person_violations(tree: ast.AST) -> list[str]:
+    """Every touch of who is signed in, or of the secrets, however it was imported."""
+    names = {f"streamlit.{name}" for name in ("user", "login", "logout", "secrets")}
+    short = {name.replace("streamlit", "st") for name in names}
+    touched = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) in names | short]
+    found = [f"line {node.lineno}: {ast.unparse(node)}" for node in touched]
+    return found + [f"line {line}: {name}" for line, name in imports(tree) if name in names]
 
 
 def engine_violations(tree: ast.AST, package: str) -> list[str]:
@@ -144,6 +154,11 @@ def test_only_the_session_component_touches_session_and_url(path: str) -> None:
     assert session_violations(parsed(path)) == []
 
 
+@each("app.py", "pages/**/*.py", keep=lambda path: path != SIGN_IN)
+def test_only_the_sign_in_component_knows_the_person(path: str) -> None:
+    assert person_violations(parsed(path)) == []
+
+
 @each("app.py", "pages/**/*.py")
 def test_the_interface_imports_only_the_service(path: str) -> None:
     assert engine_violations(parsed(path), path.rpartition("/")[0].replace("/", ".")) == []
@@ -193,6 +208,9 @@ def test_nothing_is_unpickled(path: str) -> None:
         (session_violations, "import streamlit as st\nst.session_state['a'] = st.query_params.get('b')", 2),
         (session_violations, "from streamlit import session_state", 1),
         (session_violations, "from pages.components import session\nsession.place()", 0),
+        (person_violations, "import streamlit as st\nst.user.email\nst.login()\nst.secrets['a']", 3),
+        (person_violations, "from streamlit import user", 1),
+        (person_violations, "from pages.components import signin\nsignin.user\nst.username", 0),
         (unsafe_violations, "import pickle\nfrom cloudpickle import loads\nimport marshal", 3),
         (unsafe_violations, "import torch\ntorch.load('a')\ntorch.load('a', weights_only=False)", 2),
         (unsafe_violations, "import torch\ntorch.load('a', weights_only=True)\nfrom torch import load", 1),

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -91,8 +91,11 @@ class AppServer:
         log: file with everything that the server printed.
     """
 
-    def __init__(self, studies: Path, log: Path) -> None:
+    def __init__(
+        self, studies: Path, log: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+    ) -> None:
         self.studies = studies
+        self._environment, self._arguments = dict(environment or {}), list(arguments)
         self.log = log
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -109,8 +112,9 @@ class AppServer:
             raise RuntimeError("the server is already running")
         command = [sys.executable, "-m", "streamlit", "run", "app.py"]
         command += ["--server.address", "127.0.0.1", "--server.port", str(self.port), "--server.headless", "true"]
+        command += self._arguments
         name, _, value = self._mark.partition("=")
-        environment = {**os.environ, "INFLUENCE_STUDIES": str(self.studies), name: value}
+        environment = {**os.environ, "INFLUENCE_STUDIES": str(self.studies), name: value, **self._environment}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -226,12 +230,12 @@ def demo_studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], AppServer]]:
-    """Makes running servers: `start_server(studies)`; all of them end with the module."""
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., AppServer]]:
+    """Makes running servers: `start_server(studies, environment=, arguments=)`; all of them end with the module."""
     servers: list[AppServer] = []
 
-    def start(studies: Path) -> AppServer:
-        server = AppServer(studies, tmp_path_factory.mktemp("server") / "log.txt")
+    def start(studies: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> AppServer:
+        server = AppServer(studies, tmp_path_factory.mktemp("server") / "log.txt", environment, arguments)
         servers.append(server)
         server.start()
         return server

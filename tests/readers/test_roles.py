@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 
 from influence_core.errors import BadInput
-from influence_core.readers import Roles, Source, check_roles, guessed_roles, open_source, used_columns
+from influence_core.readers import (
+    Roles,
+    Source,
+    check_roles,
+    column_facts,
+    corrected_roles,
+    cost_in_words,
+    guessed_roles,
+    import_cost,
+    open_source,
+    used_columns,
+)
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not beside this checkout")
@@ -140,3 +151,64 @@ def test_the_shared_files(file: str, label: str) -> None:
         else:
             assert (roles.text, roles.id) == (None, "id")
             assert {"dob", "age", "race"} <= set(roles.features) and not {"name", "last"} & set(roles.features)
+
+
+def people(n: int = 60) -> dict[str, Any]:
+    return {
+        "age": [i * 7 % 40 for i in range(n)], "sex": ["f", "m"] * (n // 2), "race": ["a", "b", "c"] * (n // 3),
+        "essex": [i % 5 for i in range(n)], "sample_weight": [1 + i % 3 for i in range(n)],
+        "weight": [60 + i % 30 for i in range(n)], "target": [i * 5 % 7 > 3 for i in range(n)],
+    }  # fmt: skip
+
+
+def test_sensitive_columns_and_weights_are_guessed_by_name(opened: Opened) -> None:
+    roles = guessed_roles(opened(people()))
+    assert roles.sensitive == ("sex", "race") and roles.weight == "sample_weight"
+    assert roles.features == ("age", "sex", "race", "essex", "weight")  # a mark beside the role; a body has a weight
+
+
+def test_a_sensitive_column_is_read_only_as_a_feature_and_a_weight_never(opened: Opened) -> None:
+    source = opened(people())
+    roles = Roles(label="target", sensitive=("sex", "race"), weight="sample_weight")
+    assert used_columns(source, roles) == ("age", "essex", "weight")
+    assert used_columns(source, roles.changed(features=("sex", "age"))) == ("sex", "age")
+    check_roles(source, roles)
+    for change in ({"ignored": ("sex",)}, {"sensitive": ("target",)}, {"id": "sex"}, {"weight": "race"},
+                   {"features": ("sample_weight",)}, {"features": ("age",), "ignored": ("age",)}):  # fmt: skip
+        with pytest.raises(BadInput):
+            check_roles(source, roles.changed(**change))
+
+
+def test_a_column_that_gets_another_role_loses_its_guessed_ones(opened: Opened) -> None:
+    guess = guessed_roles(opened(people()))
+    roles = corrected_roles(guess, {"ignored": ["age", "race", "sample_weight"]})
+    assert roles.features == ("sex", "essex", "weight") and roles.sensitive == ("sex",) and roles.weight is None
+    assert corrected_roles(guess, {"sensitive": ["race"]}).features == ("age", "sex", "essex", "weight")
+    assert corrected_roles(guess, {"features": ["race"]}).features == ("race",)
+    assert corrected_roles(guess, {}) == guess
+
+
+def test_facts_are_of_all_rows_and_found_in_one_pass(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 9000
+    source = opened({"id": range(n), "x": [None] * 3 + [1e31] + [0.5] * (n - 4), "y": ["a", "b"] * (n // 2)})
+    passes, batches = [], source.batches
+    monkeypatch.setattr(source, "batches", lambda *size: passes.append(1) or batches(*size))
+    facts = column_facts(source, source.names)
+    assert (facts["x"].missing, facts["x"].missing_rows, facts["x"].huge) == (3, [1, 2, 3], (4, 1e31))
+    assert facts["y"].values == {"a", "b"} and facts["id"].repeated == ""
+    for roles in (Roles(label="y", features=("id",), ignored=("x",)), Roles(label="y", features=("id",))):
+        check_roles(source, roles)
+    assert len(passes) == 1
+    with pytest.raises(BadInput, match="row 4"):
+        check_roles(source, Roles(label="y", features=("x",)))
+
+
+def test_reading_by_meaning_needs_a_text(opened: Opened) -> None:
+    with pytest.raises(BadInput, match="no text"):
+        check_roles(opened(people()), Roles(label="target", reading="meaning"))
+
+
+def test_a_cost_grows_with_the_rows(opened: Opened) -> None:
+    small, large = (import_cost(s, guessed_roles(s)) for s in (opened(people(60)), opened(people(9000))))
+    assert 0 < small.disk_bytes < large.disk_bytes and small.memory_bytes < large.memory_bytes
+    assert 1 < large.seconds < 600 and "of memory" in cost_in_words(large)

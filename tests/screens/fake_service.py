@@ -18,7 +18,7 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
-from tests.screens import fake_imports
+from tests.screens import fake_imports, fake_keeping
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -34,6 +34,7 @@ class FakeService:
         lonely: Explanations have no proponents.
         calls: Names of the functions called, in order.
         imports: The functions about imports, with switches of their own.
+        keeping: The functions about studies as a whole, likewise.
     """
 
     names: tuple[str, ...] = ("digits", "cells", "words")
@@ -42,9 +43,13 @@ class FakeService:
     fail_fit: bool = False
     broken: str = ""
     lonely: bool = False
+    groups: tuple[views.GroupFigures, ...] = ()
+    training: views.TrainingFigures | None = None
+    typed: dict[str, Any] = field(default_factory=dict)
     queue: list[tuple[views.JobView, float, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     imports: fake_imports.FakeImports = field(default_factory=fake_imports.FakeImports)
+    keeping: fake_keeping.FakeKeeping = field(default_factory=fake_keeping.FakeKeeping)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def studies(self) -> list[views.StudyCard]:
@@ -117,6 +122,8 @@ class FakeService:
             planted_share=float(m.planted.mean()) if m.planted.any() else None,
             default_method="grad_cos",
             default_reason=self.default_method(study)[1],
+            groups=self.groups,
+            training=self.training,
         )
 
     def predictions(self, study: str, query: views.PredictionFilter) -> views.PredictionList:
@@ -182,6 +189,8 @@ class FakeService:
         return request.method in self.fitted and not request.config
 
     def _rows(self, m: Material, request: views.ExplainRequest) -> list[int]:
+        if request.split == "typed":
+            return [self._typed_row(m, i) for i in request.ids]
         return [int(self.datum(m, request.split, i).row_id) for i in request.ids]
 
     def query(self, study: str, request: views.ExplainRequest) -> views.QueryView:
@@ -192,12 +201,17 @@ class FakeService:
         order = np.argsort(-chance)
         title = f"Test row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows of one cell"
         bars = tuple((m.classes[c], float(chance[c])) for c in order)
+        if request.split == "typed":
+            own = replace(self.datum(m, "test", rows[0]), split="typed", row_id=request.ids[0], given="")
+            if m.texts:
+                own = replace(own, text=str(self.typed[request.ids[0]].get("text")))
+            return views.QueryView("Your input", (own,), 1, bars, ("kind: <new> is not known.",))
         return views.QueryView(title, tuple(self.datum(m, "test", i) for i in rows[:6]), len(rows), bars)
 
     def input_attribution(self, study: str, split: str, row_id: Any, target: str) -> views.InputAttribution:
         """Return a heat map or signed parts."""
         m = self._material(study)
-        x = m.inputs[split][int(row_id)]
+        x = m.inputs["test"][self._typed_row(m, row_id)] if split == "typed" else m.inputs[split][int(row_id)]
         if m.card.modality == "image":
             heat = np.stack([255 - x * 90, 255 - x * 200, 255 - x * 200], -1).reshape(8, 8, 3).astype(np.uint8)
             return views.InputAttribution(
@@ -368,12 +382,44 @@ class FakeService:
         scores = self._scores(self._material(study), request)
         return "\n".join(["row_id,score", *(f"{i},{s}" for i, s in enumerate(scores))]).encode()
 
+    def typed_form(self, study: str, split: str = "", row_id: Any = "") -> service.TypedForm:
+        """Return the form: one area for a text, a file for an image, a number for every column of a table."""
+        m = self._material(study)
+        if m.card.modality == "image":
+            return service.TypedForm((service.TypedField("pixels", "image", "", "", (), False, False),), 0, 50)
+        start = self._typed_row(m, row_id) if split == "typed" else int(row_id) if split else None
+        if m.texts:
+            value = m.texts["test"][start] if start is not None else ""
+            return service.TypedForm((service.TypedField("text", "text", value, "", (), False, False),), 0, 50)
+        cells = m.raw["test"][start] if start is not None else [0.5] * len(m.columns)
+        made = [
+            service.TypedField(c, "number", f"{v:.4g}", "0.5", (), True, False)
+            for c, v in zip(m.columns, cells, strict=True)
+        ]
+        word = service.TypedField("<b>kind_", "category", "a", "a", ("a", "<i>"), True, False)
+        return service.TypedForm((*made, word), 3, 50)
+
+    def _typed_row(self, m: Material, row_id: Any) -> int:
+        if row_id not in self.typed:
+            raise BadInput("This input is not kept any more", "The study has no such row.", "Type it again.")
+        return len(str(self.typed[row_id])) % len(m.given["test"])
+
+    def keep_typed(self, study: str, values: dict[str, Any], split: str = "", row_id: Any = "") -> str:
+        """Keep what was typed; it is answered as some test row is."""
+        self._material(study)
+        if "" in values.values():
+            raise BadInput("The text cannot be used", "It is <empty>.", "Type something.")
+        token = f"{abs(hash(str(values))):032x}"
+        self.typed[token] = values
+        return token
+
     def disk_use(self, study: str) -> tuple[int, int]:
         """Return bytes used and allowed."""
         return 38_000_000, 20_000_000_000
 
 
 FUNCTIONS = (
+    "typed_form keep_typed "
     "studies overview predictions methods default_method query input_attribution explain start_fit job "
     "listed_jobs touch_job cancel_job dismiss_job row_card export_scores disk_use"
 ).split()
@@ -393,6 +439,8 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
         put(service, name, recorded(name))
     for name in fake_imports.FUNCTIONS:
         put(service, name, getattr(fake.imports, name))
+    for name in fake_keeping.FUNCTIONS:
+        put(service, name, getattr(fake.keeping, name))
 
 
 @cache

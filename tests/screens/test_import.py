@@ -6,6 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from influence_core.errors import BadInput
+from influence_core.service import views
 from pages.components.roles import chosen_roles, ordered, with_import, with_role
 from pages.components.view import View
 from tests.screens.conftest import Opener, markup
@@ -182,3 +183,46 @@ def test_only_one_column_has_a_role_of_one() -> None:
         assert all(held.count(single) <= 1 for single in ("label", "id", "text", "split"))
     assert chosen_roles(view, file)["x0"] == "feature" and chosen_roles(view, file)["x1"] == "text"
     assert [place for place, _ in ordered(file)][:2] == [3, 0]  # by the guess: choices do not move the lines
+
+
+def test_columns_that_may_give_the_label_away_are_left_out_with_one_click(opened: Opener, imports: FakeImports) -> None:
+    imports.leaks = ("age",)
+    app = opened("import", upload=TOKEN)
+    page = markup(app)
+    assert "A column may give the label away" in page and "alone it tells &lt;all&gt;." in page
+    assert role_box(app, 2).value == "feature"  # nothing is dropped by itself
+    app.button(key="import_without").click().run()
+    assert role_box(app, 2).value == "ignored" and app.query_params["r.2"] == "ignored"
+    assert "may give the label away" not in markup(app)
+
+
+def test_the_cost_stands_beside_the_button(opened: Opener) -> None:
+    assert "About 7 s, 2 MB on disk, 400 MB of memory." in markup(opened("import", upload=TOKEN))
+
+
+def test_a_sensitive_feature_is_marked_and_comes_back(opened: Opener, imports: FakeImports) -> None:
+    app = opened("import", upload=TOKEN)
+    role_box(app, 2).set_value("sensitive-feature").run()
+    assert app.query_params["r.2"] == "sensitive-feature"
+    app.button(key="import_start").click().run()
+    assert imports.started[0][1]["sensitive"] == ["age"]
+    roles = {"label": "won", "features": ["age"], "sensitive": ["age", "key"], "weight": "<b>note</b>"}
+    shown = chosen_roles(View(roles=with_import(roles, table())), table())
+    assert shown == {"key": "sensitive", "<b>note</b>": "weight", "age": "sensitive-feature", "won": "label"}
+
+
+def test_how_a_text_is_read_can_be_chosen_only_where_there_is_one(opened: Opener, imports: FakeImports) -> None:
+    app = opened("import", upload=TOKEN)
+    assert all(box.key != "w.reading" for box in app.selectbox)
+    role_box(app, 1).set_value("text").run()
+    app.selectbox(key="w.reading").set_value("meaning").run()
+    app.button(key="import_start").click().run()
+    assert imports.started[0][1]["reading"] == "meaning"
+
+
+def test_a_large_file_shows_how_far_it_is_read_and_a_way_out(opened: Opener, imports: FakeImports) -> None:
+    imports.progress = views.Reading("looking at the columns", 0.4)
+    app = opened("import", upload=TOKEN)
+    assert "1,200 rows" not in markup(app) and not app.exception
+    app.button(key="import_other").click().run()
+    assert imports.dropped == [TOKEN] and len(app.get("file_uploader")) == 1

@@ -71,3 +71,18 @@ def test_every_kind_of_study_draws(opened: Opener, study: str) -> None:
     page = markup(opened(study=study))
     assert "Something went wrong" not in page and "if-problem" not in page
     assert page.count("if-tile") >= 1
+
+
+def test_training_and_groups_stand_at_the_foot(opened: Opener, fake: FakeService) -> None:
+    words = "It has <partly> learned its rows by heart."
+    fake.training = service.TrainingFigures((0.9, 0.5, 0.4), (1, 3), words, True)
+    intervals = service.Interval(0.9, 0.85, 0.94, 200), service.Interval(0.5, 0.1, 0.9, 4)
+    fake.groups = (service.GroupFigures("<b>sex</b>", "accuracy", (("f", intervals[0]), ("m", intervals[1]))),)
+    page = markup(opened())
+    assert "⚠ It has &lt;partly&gt; learned" in page and "&lt;b&gt;sex&lt;/b&gt;" in page and "<b>sex</b>" not in page
+    assert "test 94.4% (92.4% to 96.4%)" in page and "85.0% to 94.0%" in page and "90.0%" in page
+
+
+def test_without_losses_and_sensitive_columns_nothing_is_drawn(opened: Opener) -> None:
+    page = markup(opened())
+    assert "By group" not in page and "loss after every epoch" not in page

@@ -17,6 +17,7 @@ VIEWS = some.builds(
     View,
     study=TEXT,
     ids=some.lists(TEXT.filter(bool), unique=True, max_size=4).map(tuple),
+    typed=some.from_regex("[0-9a-f]{32}|", fullmatch=True),
     cell=some.booleans(),
     method=TEXT,
     measurement=some.sampled_from(views.MEASUREMENTS),

@@ -98,7 +98,7 @@ def test_a_token_is_never_a_path(token: str, studies: Path) -> None:
 
 def test_a_preview_describes_the_file_and_reads_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
     opened, real = [], previews.open_source
-    monkeypatch.setattr(previews, "open_source", lambda path: opened.append(path) or real(path))
+    monkeypatch.setattr(previews, "open_source", lambda path, run: opened.append(path) or real(path, run))
     token = uploaded()
     preview = service.preview(token)
     assert (preview.file, preview.title, preview.n_rows) == ("mine.csv", "mine", 60)
@@ -113,7 +113,7 @@ def test_a_preview_describes_the_file_and_reads_it_once(monkeypatch: pytest.Monk
 
 def test_a_file_that_cannot_be_read_is_refused_by_name_and_only_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, real = [], previews.open_source
-    monkeypatch.setattr(previews, "open_source", lambda path: calls.append(path) or real(path))
+    monkeypatch.setattr(previews, "open_source", lambda path, run: calls.append(path) or real(path, run))
     token = uploaded(b"a,b\n1,2\n3\n")
     for _ in range(2):
         with pytest.raises(BadInput) as caught:
