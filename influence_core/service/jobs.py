@@ -10,17 +10,16 @@ Connections are opened per call and closed at once, so one ``Jobs`` may be used 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from influence_core.errors import BadInput, InfluenceError, StoreProblem
+from influence_core.database import Database, transaction
+from influence_core.errors import BadInput, InfluenceError
 from influence_core.run import stage_name
 
 FILE_NAME = "jobs.sqlite"
@@ -28,10 +27,7 @@ LOG_NAME = ".worker.log"
 WAITER_SECONDS = 15.0  # a waiter not seen for this long has closed its browser
 DEATH_LIMIT = 5  # deaths in a row without getting any further
 ATTEMPT_LIMIT = 100  # however far it gets each time
-_BUSY_SECONDS = 10.0
 _LISTED = 200
-_ROOM = 256 << 10  # bytes that opening and changing the list may take
-_VERSION = 1
 _SCHEMA = """
 CREATE TABLE jobs(
     id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, title TEXT NOT NULL, argv TEXT NOT NULL,
@@ -137,56 +133,6 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(**values)
 
 
-def _problem(path: Path, error: sqlite3.Error) -> StoreProblem:
-    code = getattr(error, "sqlite_errorname", "") or ""
-    why = f"{path}: {error}."
-    # Without room for its shared memory SQLite cannot even read, and calls that an I/O error.
-    refused = code.startswith("SQLITE_IOERR") and path.exists()
-    if code == "SQLITE_FULL" or (refused and shutil.disk_usage(path).free < _ROOM):
-        return StoreProblem("The disk is full", why, "Free some space and try again; nothing finished is lost.")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreProblem("The job list is busy", why, "Try again in a moment.")
-    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        fix = "Make this file and its folder writable, or use another studies folder."
-        return StoreProblem("The job list cannot be written", why, fix)
-    fix = "Move this file away and try again: it lists jobs only, and every finished result is kept elsewhere."
-    return StoreProblem("The job list cannot be read", why, fix)
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Take the write lock at once, so that what is read inside is still true when it is written."""
-    db.execute("BEGIN IMMEDIATE")
-    yield db
-    db.execute("COMMIT")  # not reached after an error: closing the connection then rolls back
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Bring a new file to the present version; refuse one from the future."""
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA synchronous = NORMAL")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > _VERSION:
-        why = f"{path} has version {version}; this program knows version {_VERSION}."
-        raise StoreProblem("The job list comes from a newer program", why, "Update this program or move the file away.")
-    if version == _VERSION:
-        return
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:  # the switch to WAL does not honour the busy timeout when two processes make it at once
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    with _transaction(db):
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-
-
 class Jobs:
     """The job list of one study.
 
@@ -200,23 +146,11 @@ class Jobs:
         """Remember the folder; nothing is opened."""
         self.study = Path(study_dir)
         self.path = self.study / FILE_NAME
+        damaged = "Move this file away and try again: it lists jobs only, and every finished result is kept elsewhere."
+        self._file = Database(self.path, "job list", 1, _SCHEMA, damaged)
 
-    @contextmanager
-    def _open(self, create: bool = False) -> Iterator[sqlite3.Connection]:
-        # A missing list is read as an empty one in memory: looking at a study, or at one just deleted, writes nothing.
-        missing = not create and not os.path.exists(self.path)
-        name = ":memory:" if missing else f"{self.path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-        try:
-            db = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, uri=True)
-            try:
-                _prepare(db, self.path)
-                yield db
-            finally:
-                db.close()
-        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-            raise  # a fault of this program, not of the file
-        except sqlite3.DatabaseError as error:
-            raise _problem(self.path, error) from error
+    def _open(self, create: bool = False) -> AbstractContextManager[sqlite3.Connection]:
+        return self._file.open(create)
 
     def _write(self, statement: str, *values: object) -> bool:
         """Run one statement; return whether it changed a row."""
@@ -245,7 +179,7 @@ class Jobs:
         if isinstance(argv, str) or not all(isinstance(word, str) for word in argv) or not key:
             raise BadInput("This job cannot be queued", f"Key {key!r}, argv {argv!r}.", "Give a key and some words.")
         now = time.time()
-        with self._open(create=True) as db, _transaction(db):
+        with self._open(create=True) as db, transaction(db):
             row = db.execute(f"SELECT id FROM jobs WHERE key = ? AND {_ACTIVE}", (key,)).fetchone()
             if row:
                 job_id = row["id"]
@@ -290,7 +224,7 @@ class Jobs:
             InfluenceError: There is no such job.
         """
         now = time.time()
-        with self._open() as db, _transaction(db):
+        with self._open() as db, transaction(db):
             row = db.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None:
                 raise BadInput("There is no such job", f"{self.path} has no job {job_id}.", "Reload the page.")
@@ -323,7 +257,7 @@ class Jobs:
 
     def pulse(self, job_id: int, pid: int, progress: Progress) -> Literal["run", "cancel", "lost"]:
         """Write heartbeat and progress; return what the job should do. ``lost``: the row is gone or no longer ours."""
-        with self._open() as db, _transaction(db):
+        with self._open() as db, transaction(db):
             ours = db.execute(
                 "UPDATE jobs SET stage = ?, done = ?, total = ?, base_done = ?, base_time = ?, changed = ?, "
                 "heartbeat = ? WHERE id = ? AND state = 'running' AND pid = ?",
@@ -362,7 +296,7 @@ class Jobs:
         with self._open() as db:
             if not db.execute("SELECT 1 FROM jobs WHERE state = 'running'").fetchone():
                 return 0
-            with _transaction(db):
+            with transaction(db):
                 orphans = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
                 for row in orphans:
                     further = row["stage"] != "" and (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from influence_core.database import Database
 from influence_core.errors import BadInput, InfluenceError, StoreProblem
 from influence_core.service import jobs as jobs_module
 from influence_core.service.jobs import ATTEMPT_LIMIT, DEATH_LIMIT, WAITER_SECONDS, Jobs, Progress
@@ -418,13 +419,13 @@ def test_a_list_from_a_newer_program_is_refused(jobs: Jobs) -> None:
 
 def test_a_full_disk_is_named_and_nothing_is_half_written(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     submit(jobs, key="before")
-    prepare = jobs_module._prepare
+    prepare = Database._prepare
 
-    def prepare_full(db: sqlite3.Connection, path: Path) -> None:
-        prepare(db, path)
+    def prepare_full(self: Database, db: sqlite3.Connection) -> None:
+        prepare(self, db)
         db.execute("PRAGMA max_page_count = 1")  # SQLite then answers as on a full disk
 
-    monkeypatch.setattr(jobs_module, "_prepare", prepare_full)
+    monkeypatch.setattr(Database, "_prepare", prepare_full)
     with pytest.raises(StoreProblem, match="disk is full"):
         jobs.submit("k" * 100_000, "t", ["fit"], "a")
     monkeypatch.undo()
