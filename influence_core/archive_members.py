@@ -36,7 +36,8 @@ _CORE = (
     rf"|media/({_PART}/){{0,8}}{_PART}\.(?i:png|jpe?g|gif|webp|bmp|tiff?)"
     rf"|outcomes/({_PART}/){{0,4}}{_PART}\.(parquet|json)"
 )
-_TAKEN = re.compile(rf"(versions/{_PART}/)?({_CORE})")
+_VERSION = rf"version\.toml|changes\.parquet|outcomes\.safetensors|checkpoints/{_PART}\.safetensors"
+_TAKEN = re.compile(rf"{_CORE}|versions/v[1-9]\d{{0,5}}/({_VERSION})")
 _CACHE = re.compile(rf"cache/[0-9a-f]{{2}}/[0-9a-f]{{8,128}}/({_PART}\.npy|meta\.json)")
 # Part of a study folder, or left by an operating system, but never taken from an archive.
 _LEFT_OUT = re.compile(

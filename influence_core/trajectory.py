@@ -16,8 +16,9 @@ from influence_core.run import Run
 
 
 def trained_checkpoints(
-    factory: Callable[[], nn.Module], recipe: Recipe, rows: Examples, loss: Loss, run: Run, title: str
-) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]], list[float]]:
+    factory: Callable[[], nn.Module], recipe: Recipe, rows: Examples, loss: Loss, run: Run, title: str,
+    weights: torch.Tensor | None = None,
+) -> tuple[dict[str, dict[str, torch.Tensor]], list[dict[str, Any]], list[float]]:  # fmt: skip
     """Train, and return the recorded weights by file name, their entries for ``study.toml``, and the losses.
 
     Args:
@@ -27,6 +28,7 @@ def trained_checkpoints(
         loss: Losses by row.
         run: Progress and cancel.
         title: What is trained, for the progress.
+        weights: Weight of each row's loss ``[n]``; None: 1.
 
     Returns:
         Weights, entries, and the mean training loss over every epoch (while its weights still moved), the first first.
@@ -44,7 +46,7 @@ def trained_checkpoints(
     def words(epoch: Epoch) -> str:
         return f"epoch {epoch.number} of {last}, loss {epoch.loss:.3g}"
 
-    for epoch in run.track(training(model, rows, loss, recipe), f"training {title}", last, words):
+    for epoch in run.track(training(model, rows, loss, recipe, weights), f"training {title}", last, words):
         losses.append(epoch.loss)
         if epoch.number in (recipe.checkpoints or (last,)):
             file = f"checkpoints/epoch-{epoch.number:03d}.safetensors"

@@ -107,3 +107,64 @@ def test_the_text_file_of_the_field_imports_as_it_is(tmp_path: Path) -> None:
     study = Study(out)
     assert study.header.modality == "text"
     assert float((study.task.outputs_of("locked").argmax(1).numpy() == study.targets("locked")).mean()) > 0.95
+
+
+def test_images_and_data_sets_and_packed_studies_are_told_apart(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from datasets import Dataset
+
+    from tests.readers.image_cases import contents, folder_of, zip_of
+
+    files = contents(40)
+    folder = folder_of(files, tmp_path / "pets")
+    packed = zip_of(files, tmp_path / "pets.zip")
+    texts = [f"{('cash', 'dinner')[i % 2]} " * 8 + str(i) for i in range(60)]
+    kinds = {"spam": [i % 2 for i in range(60)], "text": texts}
+    Dataset.from_dict(kinds).save_to_disk(tmp_path / "saved")
+    made = {}
+    for number, source in enumerate((folder, packed, tmp_path / "saved")):
+        out = tmp_path / "studies" / str(number)
+        assert main(["import", str(source), "--out", str(out)]) == 0
+        made[source.name] = Study(out)
+        said = capfd.readouterr().out
+        assert "divided 70 / 15 / 15" in said and str(out) in said
+    assert [study.header.modality for study in made.values()][:2] == ["image", "image"]
+    assert made["pets"].fingerprint == made["pets.zip"].fingerprint
+    assert made["saved"].header.classes == ("0", "1")
+    method, _ = default_method(made["pets"].task)
+    assert is_fitted(made["pets"].task, registry.made(method, {}, made["pets"].task), Run(store=made["pets"].store))
+    assert main(["backup", str(made["pets"].path), "--out", str(tmp_path / "study.zip")]) == 0
+    assert main(["import", str(tmp_path / "study.zip"), "--out", str(tmp_path / "studies" / "again")]) == 0
+    assert Study(tmp_path / "studies" / "again").fingerprint == made["pets"].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "said"),
+    [
+        ("hf:owner/pets", [], r"hub cannot be reached.*save_to_disk"), ("hf:../x", [], "no name on the hub"),
+        ("empty", [], "no images"), ("pets", ["--label", "age"], "no column 'age'"),
+        ("pets", ["--roles", '{"text": "x"}'], "no such role"),
+    ],
+)  # fmt: skip
+def test_bad_requests_about_images_get_one_line(
+    source: str, options: list[str], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import re
+
+    from influence_core.readers import hub
+    from tests.readers.image_cases import contents, folder_of
+
+    def load(name: str, config: str | None) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(hub, "load", load)
+    folder_of(contents(10), tmp_path / "pets")
+    (tmp_path / "empty").mkdir()
+    where = source if source.startswith("hf:") else str(tmp_path / source)
+    out = tmp_path / "studies" / "mine"
+    assert main(["import", where, "--out", str(out), *options]) == 2
+    error = capfd.readouterr().err
+    assert re.search(said, error) and error.count("\n") == 1 and "Traceback" not in error
+    assert not out.exists()

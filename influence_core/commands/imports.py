@@ -52,12 +52,21 @@ def _imported(source: Path | str, out: Path, label: str | None, roles: dict[str,
 
     with progress() as run:
         if not str(source).startswith("hf:") and is_study_archive(Path(source)):
-            study = import_archive(Path(source), out, run)
+            study = import_archive(Path(source), out, run, **_taken(roles))
         else:
             study = readied(_made(source, out, label, roles, title, run), run)
     for note in study.header.notes:
         print(note)
     print(f"{study.header.title}: {out}")
+
+
+def _taken(roles: dict[str, Any]) -> dict[str, bool]:
+    """Return what is taken of a packed study besides its rows and model."""
+    for name, value in roles.items():
+        if name not in ("reviews", "cache") or not isinstance(value, bool):
+            fix = "Leave it out; 'reviews' and 'cache' can be true or false."
+            raise BadInput("A packed study has no such role", f"'{name[:80]}' was given as {value!r:.80}.", fix)
+    return roles
 
 
 def _made(source: Path | str, out: Path, label: str | None, roles: dict[str, Any], title: str | None, run: Any) -> Any:

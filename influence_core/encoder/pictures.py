@@ -52,7 +52,9 @@ def picture_size(data: bytes) -> tuple[int, int]:
         BadInput: No picture, or a too large one.
     """
     with _reading(data) as image:
-        turned = image.format in ("JPEG", "TIFF", "WEBP", "PNG") and image.getexif().get(_ORIENTATION) in _TURNED
+        # Pillow would decode a whole PNG to look for a word about its orientation behind the pixels.
+        says = image.format in ("JPEG", "TIFF", "WEBP") or (image.format == "PNG" and "exif" in image.info)
+        turned = says and image.getexif().get(_ORIENTATION) in _TURNED
         width, height = image.size
         return (height, width) if turned else (width, height)
 

@@ -1,4 +1,4 @@
-"""What an import will take, before it begins: rates measured on a few rows, times the rows there are."""
+"""What an import will take, before it begins: rates measured on a few rows or images, times those there are."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ import pyarrow.parquet as pq
 from influence_core import architectures
 from influence_core.default_model import chosen_model
 from influence_core.encoder import ColumnsEncoder, SentenceEncoder, TextEncoder
+from influence_core.encoder.pictures import has_colour, opened_picture, pixels_of, small_copy
+from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.primitives.losses import LOSSES
 from influence_core.primitives.training import new_model, training
 from influence_core.readers import limits
+from influence_core.readers.images import ImageSource, usable
 from influence_core.readers.roles import Roles, used_columns
 from influence_core.readers.sources import Source
 
@@ -28,9 +31,12 @@ _TRAIN = 0.7  # of the rows
 _PASSES = 2  # over the source's rows, besides those that encode
 _BASE_BYTES = 400 << 20  # of a process that has loaded the libraries
 _BYTES_A_ROW = 17  # 64 bits of content, the label, the split
+_COPY = 256  # pixels on the long side of the copy that people see
 _START_SECONDS = 4.0  # of the worker process
 
-_known: WeakKeyDictionary[Source, dict[Any, Any]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Source | ImageSource, dict[Any, Any]] = WeakKeyDictionary()
+_Shown = Literal["table", "text", "image"]
+_Answer = Literal["classification", "regression"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,45 @@ def import_cost(source: Source, roles: Roles, read_seconds: float = 0.0) -> Impo
     batch = limits.ROWS_AT_ONCE * rates.width * 4 * 3
     disk = source.n_rows * (rates.stored_bytes + 4 * rates.width) + 4 * n_weights
     return ImportCost(seconds, disk, _BASE_BYTES + _BYTES_A_ROW * source.n_rows + batch)
+
+
+def images_cost(source: ImageSource, label: str, read_seconds: float = 0.0) -> ImportCost:
+    """Return what importing images with this label will take on this machine; within a factor of two or so.
+
+    Args:
+        source: The images.
+        label: A label that can be used.
+        read_seconds: What looking at the images took, where it must be done again.
+    """
+    held = _known.setdefault(source, {})
+    if "images" not in held:
+        held["images"] = _image_rates(source)
+    decoded, channels, stored = held["images"]
+    task, n_train = source.task_of(label), max(1, math.ceil(_TRAIN * source.n_rows))
+    shape = (channels, source.side, source.side)
+    n_classes = 0 if task == "regression" else max(2, len(source.classes_of(label)))
+    step, n_steps, n_weights = _measured_training(held, "image", task, shape, n_classes, n_train)
+    pixels = math.prod(shape)
+    seconds = _START_SECONDS + read_seconds + source.n_rows * decoded + step * n_steps
+    disk = source.n_rows * (pixels + stored) + 4 * n_weights
+    batch = limits.IMAGES_AT_ONCE * (4 * pixels + stored)
+    return ImportCost(seconds, disk, _BASE_BYTES + _BYTES_A_ROW * source.n_rows + batch)
+
+
+def _image_rates(source: ImageSource) -> tuple[float, int, float]:
+    """Return seconds an image, channels, and bytes of the larger copy, by a few images that can be read."""
+    side, n, n_bytes, colour = source.side, 0, 0, False
+    rows = next(iter(source.batches())).slice(0, _FEW_ROWS)
+    start = time.perf_counter()
+    for read in source.readers(rows):
+        try:
+            image = opened_picture(usable(read()))
+        except BadInput:
+            continue
+        n += 1
+        colour = has_colour(pixels_of(image, (3, side, side))) or colour
+        n_bytes += len(small_copy(image, _COPY)) if max(image.size) > side else 0
+    return (time.perf_counter() - start) / max(n, 1), 3 if colour else 1, n_bytes / max(n, 1)
 
 
 def _rates(source: Source, roles: Roles) -> _Rates:
@@ -117,18 +162,25 @@ def _column_rates(rows: pa.Table, source: Source) -> dict[str, tuple[float, int]
 
 
 def _training(source: Source, roles: Roles, width: int, n_train: int) -> tuple[float, int, int]:
-    """Return seconds of a step of the training, measured, the number of steps, and all recorded numbers."""
     n_classes = 0 if roles.task == "regression" else max(2, source.column(roles.label).n_distinct)
-    kind: Literal["table", "text"] = "text" if roles.text else "table"
+    held = _known.setdefault(source, {})
+    return _measured_training(held, "text" if roles.text else "table", roles.task, (width,), n_classes, n_train)
+
+
+def _measured_training(
+    held: dict[Any, Any], kind: _Shown, task: _Answer, shape: tuple[int, ...], n_classes: int, n_train: int
+) -> tuple[float, int, int]:
+    """Return seconds of a step of the training, measured, the number of steps, and all recorded numbers."""
     targets = np.zeros(n_train, np.float32 if not n_classes else np.int64)
-    name, options, recipe = chosen_model(kind, roles.task, (width,), targets, n_classes)
+    name, options, recipe = chosen_model(kind, task, shape, targets, n_classes)
     n_steps = recipe.epochs * math.ceil(n_train / recipe.batch_size)
-    held, key = _known.setdefault(source, {}), ("step", kind, roles.task, n_classes, width.bit_length())
+    width = math.prod(shape)
+    key = ("step", kind, task, n_classes, width.bit_length())
     if key in held:  # of about this width
         step, n_params = held[key]
         return step, n_steps, n_params * max(1, len(recipe.checkpoints))
     some = min(n_train, _STEPS * recipe.batch_size)
-    inputs = np.random.default_rng(0).normal(size=(some, width)).astype(np.float32) / math.sqrt(width)
+    inputs = np.random.default_rng(0).normal(size=(some, *shape)).astype(np.float32) / math.sqrt(width)
     rows = Examples((inputs, targets[:some]), "train")
     short = recipe.changed(epochs=_TRIES, checkpoints=())
     model = new_model(architectures.model_factory(name, options), short)

@@ -107,11 +107,7 @@ def is_hub_name(source: Path | str) -> bool:
 
 
 def is_dataset(source: Path | str) -> bool:
-    """Tell whether this is a data set of the library: its name, its folder, or a file with its features.
-
-    Raises:
-        BadInput: A file that cannot be read.
-    """
+    """Tell whether this is a data set of the library: its name, its folder, or a file with its features."""
     if is_hub_name(source):
         return True
     path = Path(source)
@@ -123,9 +119,11 @@ def is_dataset(source: Path | str) -> bool:
 
 
 def _has_features(path: Path) -> bool:
-    with _typed(path) as file:
-        types = [field.type for field in file.schema]
-    return bool(_features(file.schema)) or any(_is_picture(kind) for kind in types)
+    try:
+        with _typed(path) as file:
+            return bool(_features(file.schema)) or any(_is_picture(kind) for kind in file.schema.types)
+    except BadInput:
+        return False  # a damaged one is no data set; whoever reads it as a table says why
 
 
 def open_dataset(source: Path | str) -> DataSet:

@@ -76,9 +76,7 @@ def import_images(
         tables = split_files(decoded.rows(run), assignment.codes, place, limits.IMAGES_AT_ONCE)
         (place / "decoded.parquet").unlink()
         classes = classes_of(tables) if plan.task == "classification" else []
-        if len(classes) > limits.MAX_CLASSES:
-            why = f"'{plan.label}' has {len(classes):,} different values; {limits.MAX_CLASSES:,} classes can be told."
-            raise BadInput("The label has too many classes", why, "Choose another label.")
+        _check_classes(len(classes), plan)
         train = tables["train"]
         encoder = ImageEncoder.fitted(
             lambda: fitting_batches(train, [PIXELS], run, limits.IMAGES_AT_ONCE), PIXELS, decoded.size, decoded.picture
@@ -92,6 +90,23 @@ def import_images(
             "description": f"{source.n_rows:,} images of {source.path.name}; the label is {plan.told}.",
         }  # fmt: skip
         return save_study(out, header, tables, encoder, states)
+
+
+def check_images(source: ImageSource, label: str | None = None) -> None:
+    """Refuse what ``import_images`` would refuse for its label, without looking at the images again.
+
+    Raises:
+        BadInput: No label, one that tells nothing apart, or one of too many classes.
+    """
+    plan = _Plan.of(source, label)
+    if plan.task == "classification":
+        _check_classes(len(source.classes_of(plan.label)), plan)
+
+
+def _check_classes(n_classes: int, plan: _Plan) -> None:
+    if n_classes > limits.MAX_CLASSES:
+        why = f"'{plan.label}' has {n_classes:,} different values; {limits.MAX_CLASSES:,} classes can be told."
+        raise BadInput("The label has too many classes", why, "Choose another label.")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as _compute
 import pyarrow.parquet as pq
 
+from influence_core.archive_members import opened_archive
 from influence_core.encoder.pictures import opened_picture, picture_size, small_copy
 from influence_core.errors import BadInput
 from influence_core.readers import limits
@@ -156,11 +157,17 @@ class ImageSource:
             return [partial(_itself, value) for value in batch["content"].to_pylist()]
         return [partial(read_or_problem, read, name) for name in batch["file"].to_pylist()]
 
-    def head(self, n: int) -> list[tuple[bytes, str]]:
-        """Return small copies of the first images with their labels; evenly spread over the classes where it can."""
+    def head(self, n: int, label: str | None = None) -> list[tuple[bytes, str]]:
+        """Return small copies of a few images with their labels, of every class in turn.
+
+        Args:
+            n: How many, at most.
+            label: The label or column that is shown; None: what the source chose.
+        """
+        label = label or self.label
         spread: list[tuple[bytes, str]] = []
-        column = None if self.label is None else self.stored(self.label)
-        wanted = set(self._spread(n, column))
+        column = None if label is None else self.stored(label)
+        wanted = set(self._spread(n, label))
         first = 0
         for batch in self.batches():
             at = [i - first for i in sorted(wanted) if first <= i < first + len(batch)]
@@ -176,13 +183,13 @@ class ImageSource:
                 break
         return spread
 
-    def _spread(self, n: int, column: str | None) -> list[int]:
+    def _spread(self, n: int, label: str | None) -> list[int]:
         """Return positions that take from every class in turn."""
-        if column is None or self.task == "regression":
+        if label is None or self.task_of(label) == "regression":
             return list(range(min(n, self.n_rows)))
         turns: list[tuple[int, int]] = []
         seen: Counter[object] = Counter()
-        for i, value in enumerate(self.values(str(self.label)).to_pylist()):
+        for i, value in enumerate(self.values(label).to_pylist()):
             if value is not None and seen[value] < n:
                 turns.append((seen[value], i))
                 seen[value] += 1
@@ -339,9 +346,11 @@ def holds_images(path: Path | str) -> bool:
     path = Path(path)
     if path.is_dir():
         return True  # a folder without images is told so
+    if not zipfile.is_zipfile(path):
+        return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_archive(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except BadInput:  # whoever opens it says why
         return False
     return any(Path(name).suffix.lower() in SUFFIXES for name in names)

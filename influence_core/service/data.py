@@ -183,7 +183,7 @@ def _looked_at(held: OpenStudy, split: str, positions: list[int]) -> pa.Table:
 def _pictures(rows: pa.Table, encoder: Encoder) -> Sequence[str | None]:
     """Return what is seen of each row as a data URI: the larger copy where the study keeps one."""
     if isinstance(encoder, ImageEncoder):
-        return [_data_uri(content) for content in encoder.shown(rows)]
+        return [data_uri(content) for content in encoder.shown(rows)]
     pixels = row_pixels(rows, encoder)
     return [None] * len(rows) if pixels is None else [png(image) for image in pixels]
 
@@ -210,10 +210,11 @@ def searched_words(held: OpenStudy, split: str) -> list[str]:
 
 def png(pixels: np.ndarray) -> str:
     """Return an image ``[channels, height, width]`` of 8-bit numbers as a PNG data URI."""
-    return _data_uri(as_png(pixels))
+    return data_uri(as_png(pixels))
 
 
-def _data_uri(content: bytes) -> str:
+def data_uri(content: bytes) -> str:
+    """Return the bytes of a PNG or JPEG file as a data URI."""
     return f"data:{media_type(content)};base64,{base64.b64encode(content).decode()}"
 
 
