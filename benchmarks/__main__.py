@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.timing import Report
 
-CASES = ("reference_case", "mlp_case", "scaling", "million_rows", "browser", "quality")
+CASES = ("reference_case", "mlp_case", "scaling", "million_rows", "million_import", "browser", "map", "quality")
 
 
 def main() -> None:

@@ -1,19 +1,21 @@
-"""The one table of retrained outcomes: (rows left out, seed) -> the retrained model's outputs on every row.
+"""The one table of retrained outcomes: (what is changed, seed) -> the retrained model's outputs on every row.
 
-Append-only, keyed by task, recipe, subset and seed, never by method: leave-one-out, and every later method that
-retrains, read the same rows. What has not been computed is absent, never 0.
+Append-only, keyed by task, recipe, change and seed, never by method: leave-one-out, and every later method that
+retrains, read the same rows. What is changed is which rows are left out, which carry another label, and which count
+for less. What has not been computed is absent, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from influence_core.config import digest
 from influence_core.errors import Unavailable
+from influence_core.examples import Examples
 from influence_core.primitives.losses import outputs
 from influence_core.primitives.training import new_model, training
 from influence_core.run import Run
@@ -28,6 +30,51 @@ class Outcome:
     """Outputs of one retrained model: split -> ``[n, ...]``."""
 
     outputs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is changed in the training rows before a model is trained on them; rows by position.
+
+    Attributes:
+        removed: Rows that are left out: weight 0, so that every batch keeps its other rows, order and divisor.
+        labels: Row -> its new target: a class index, or the number of a regression.
+        weights: Row -> the weight of its loss.
+        factory: Makes the model, where the new labels need one with more outputs; None: the task's.
+        model: What tells that model from the task's.
+    """
+
+    removed: tuple[int, ...] = ()
+    labels: Mapping[int, float] = field(default_factory=dict)
+    weights: Mapping[int, float] = field(default_factory=dict)
+    factory: Callable[[], nn.Module] | None = None
+    model: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Return what outcomes are told apart by; of rows that are only left out, as it always was."""
+        identity: dict[str, object] = {"removed": sorted(self.removed)}
+        for name, values in (("labels", self.labels), ("weights", self.weights)):
+            if values:
+                identity[name] = digest(sorted(values.items()))
+        return {**identity, "model": dict(self.model)} if self.model else identity
+
+    def row_weights(self, n_train: int) -> Tensor:
+        """Return the weight of every row's loss ``[n_train]``."""
+        weights = torch.ones(n_train, dtype=torch.float64)
+        for row, weight in self.weights.items():
+            weights[row] = weight
+        weights[list(self.removed)] = 0.0
+        return weights
+
+    def rows(self, train: Examples) -> Examples:
+        """Return the training rows with their new targets; left-out rows are still among them."""
+        if not self.labels:
+            return train
+        targets = train.targets.clone()
+        for row, label in self.labels.items():
+            targets[row] = label
+        return Examples((train.raw(slice(None)).inputs, targets), "train")
 
 
 class Outcomes:
@@ -50,29 +97,36 @@ class Outcomes:
 
     def without(self, removed: Iterable[int], seed: int) -> Outcome:
         """Return the outcome of training without some rows (positions), retraining if it is not in the table."""
+        return self.corrected(Correction(tuple(removed)), seed)
+
+    def corrected(self, correction: Correction, seed: int) -> Outcome:
+        """Return the outcome of training on changed rows, retraining if it is not in the table."""
         artifact = self.run.artifacts.obtain(
-            *self._identity(removed, seed), lambda w: self._train(w, removed, seed), self.run.waiting
+            *self._identity(correction, seed), lambda w: self._train(w, correction, seed), self.run.waiting
         )
         return _read(artifact)
 
     def known(self, removed: Iterable[int], seed: int) -> Outcome | None:
         """Return an outcome that has been computed already, or None."""
-        artifact = self.run.artifacts.find(self._identity(removed, seed)[0])
+        artifact = self.run.artifacts.find(self._identity(Correction(tuple(removed)), seed)[0])
         return None if artifact is None else _read(artifact)
 
-    def _identity(self, removed: Iterable[int], seed: int) -> tuple[str, dict[str, object]]:
+    def has(self, correction: Correction, seed: int) -> bool:
+        """Tell whether an outcome has been computed already."""
+        return self.run.artifacts.has(self._identity(correction, seed)[0])
+
+    def _identity(self, correction: Correction, seed: int) -> tuple[str, dict[str, object]]:
         inputs: dict[str, object] = {
             "kind": "outcome", "version": VERSION, "task": self.task.fingerprint, "recipe": self.recipe.to_json(),
-            "removed": sorted(removed), "seed": seed,
+            **correction.identity, "seed": seed,
         }  # fmt: skip
         return digest(inputs), inputs
 
-    def _train(self, writer: Writer, removed: Iterable[int], seed: int) -> None:
+    def _train(self, writer: Writer, correction: Correction, seed: int) -> None:
         task, recipe = self.task, self.recipe.changed(seed=seed)
-        weights = torch.ones(task.n_train)
-        weights[list(removed)] = 0.0
-        model = new_model(self.factory, recipe, self.run.device)
-        for _ in training(model, task.split("train"), task.loss, recipe, weights):
+        weights, rows = correction.row_weights(task.n_train), correction.rows(task.split("train"))
+        model = new_model(correction.factory or self.factory, recipe, self.run.device)
+        for _ in training(model, rows, task.loss, recipe, weights):
             self.run.check_cancelled()
         parameter = next(model.parameters())
         for split in task.splits:

@@ -172,6 +172,36 @@ class Reviews:
             lines = [_logged(row) for row in db.execute(select, (*values, limit))]
             return [(line, _decisions(db, line.seq)) for line in lines]
 
+    def decided(self, split: str, rows: Sequence[int | str]) -> dict[int | str, list[Standing]]:
+        """Return every reviewer's decision that holds now about some rows; rows nobody decided about are left out."""
+        found: dict[int | str, list[Standing]] = {}
+        select = _LATEST.format(where="d.split = ? AND d.row = ?")
+        with self._file.open() as db:
+            for row in rows:
+                if lines := [_standing(line) for line in db.execute(select, (split, _key(row)))]:
+                    found[row] = lines
+        return found
+
+    def rows_of(self, reviewer: str, split: str) -> dict[int | str, int]:
+        """Return the rows about which a reviewer's decision holds, each with the last act, in the order of the acts."""
+        select = (
+            "SELECT d.row, max(d.act) AS last FROM decisions d JOIN acts a ON a.seq = d.act "
+            "WHERE a.standing = 1 AND a.reviewer = ? AND d.split = ? GROUP BY d.row ORDER BY last"
+        )
+        with self._file.open() as db:
+            return {json.loads(row["row"]): row["last"] for row in db.execute(select, (reviewer, split))}
+
+    def decisions(self, seq: int) -> tuple[Decision, ...]:
+        """Return up to 20 of the decisions of an act."""
+        with self._file.open() as db:
+            return _decisions(db, seq)
+
+    def last_number(self, reviewer: str, tab: str) -> int:
+        """Return the highest number of a reviewer's acts from a tab, or 0."""
+        with self._file.open() as db:
+            select = "SELECT coalesce(max(number), 0) FROM acts WHERE reviewer = ? AND tab = ?"
+            return db.execute(select, (reviewer, tab)).fetchone()[0]
+
     def counts(self) -> dict[str, tuple[int, float, float]]:
         """Return per reviewer: standing acts that decide, and the times of the first and the last."""
         select = (

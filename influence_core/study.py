@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from influence_core.config import digest
-from influence_core.encoder import Encoder, load_encoder, named_column, rows_at_once
+from influence_core.encoder import Encoder
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.measurement import Rows, module_identity
 from influence_core.model_reference import model_factory
 from influence_core.store import Artifact, Store, Writer
-from influence_core.study_files import SPLITS, States, file_hash, read_header, read_truth, rows_at, write_study
+from influence_core.study_data import StudyData
+from influence_core.study_files import States, file_hash, read_header, write_study
 from influence_core.tables import check_finite, reading
 from influence_core.task import Task
+
+if TYPE_CHECKING:
+    from influence_core.versions import Version
 
 CACHE_BYTES = 20 << 30
 
 
-class Study:
+class Study(StudyData):
     """An opened study folder.
 
     Args:
         path: The folder that holds ``study.toml``.
 
+    Attributes:
+        made: The version that this is; None for the study as it was made first.
+
     Raises:
         BadInput: No study there, damaged, or written by a newer version.
     """
+
+    made: Version | None = None
 
     def __init__(self, path: str | Path) -> None:
         """Read the header; data and model are read when asked for."""
@@ -47,8 +53,24 @@ class Study:
 
     @classmethod
     def open(cls, path: str | Path) -> Study:
-        """Open a study folder."""
+        """Open a study folder, or with ``folder@id`` one of its versions."""
+        folder, at, version = str(path).rpartition("@")
+        if at and not Path(path).exists() and (Path(folder) / "study.toml").is_file():
+            return cls(folder).version(version)
         return cls(path)
+
+    def version(self, version_id: str) -> Study:
+        """Return a version: the same study with corrected labels and a model trained on them; "" is the original.
+
+        Everything that works on a study works on it. Its rows, labels, checkpoints and fingerprint are its own;
+        folder, store and reviews are the study's.
+
+        Raises:
+            BadInput: No such version, or it is damaged.
+        """
+        from influence_core.versions import opened_version
+
+        return opened_version(self, version_id)
 
     @classmethod
     def demo(cls, name: str, out: str | Path | None = None) -> Study:
@@ -126,124 +148,7 @@ class Study:
 
         return api.study_from_sklearn(name, model, **options)
 
-    # -- data -------------------------------------------------------------------------------------------------------
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the splits that this study has."""
-        return tuple(name for name in SPLITS if self._file(name).exists())
-
-    def _file(self, split: str) -> Path:
-        return self.path / f"{split}.parquet"
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Return how a row becomes numbers."""
-        return load_encoder(self.path / "encoder.json")
-
-    def n_rows(self, split: str) -> int:
-        """Return the number of rows of a split."""
-        return self._parquet(split).metadata.num_rows
-
-    def _parquet(self, split: str) -> pq.ParquetFile:
-        try:
-            with self._reading(split):
-                return pq.ParquetFile(self._file(split))
-        except FileNotFoundError:
-            raise BadInput(
-                f"There is no '{split}' split",
-                f"{self._file(split)} does not exist.",
-                "Restore the file or use another split.",
-            ) from None
-
-    def _reading(self, split: str) -> AbstractContextManager[None]:
-        return reading(self._file(split), f"The '{split}' data cannot be read")
-
-    def _values(self, split: str, name: str) -> pa.ChunkedArray:
-        file = self._parquet(split)
-        with self._reading(split):
-            return named_column(file.read([name]), name)
-
-    def _batches(self, split: str) -> Iterator[pa.Table]:
-        file = self._parquet(split)
-        with self._reading(split):
-            for batch in file.iter_batches(rows_at_once(self.encoder)):
-                yield pa.Table.from_batches([batch])
-
-    def column(self, split: str, name: str) -> np.ndarray:
-        """Return one column of a split."""
-        return self._values(split, name).to_numpy()
-
-    def _ids(self, split: str) -> np.ndarray:
-        values = self._values(split, self.header.id)
-        if values.null_count:
-            why = f"{self._file(split)} has {values.null_count} without '{self.header.id}'."
-            raise BadInput(f"A row of the {split} split has no id", why, "Give every row its own id.")
-        return values.to_numpy()
-
-    def rows(self, split: str, positions: Sequence[int]) -> pa.Table:
-        """Return raw rows by position, reading only the row groups that hold them."""
-        return self.some_columns(split, positions, None)
-
-    def some_columns(self, split: str, positions: Sequence[int], columns: Sequence[str] | None) -> pa.Table:
-        """Return some columns (None: all) of raw rows by position."""
-        file = self._parquet(split)
-        with self._reading(split):
-            return rows_at(file, positions, columns)
-
-    def column_names(self, split: str) -> list[str]:
-        """Return the names of a split's columns, in their order."""
-        return self._parquet(split).schema_arrow.names
-
-    @cached_property
-    def planted(self) -> np.ndarray | None:
-        """Return which training labels were flipped on purpose ``[n_train]``, or None where that is not known."""
-        truth = self.true_labels
-        return None if truth is None else truth != self.column("train", self.header.label).astype(str)
-
-    @cached_property
-    def true_labels(self) -> np.ndarray | None:
-        """Return the true training labels, kept aside for metrics and badges only, or None."""
-        path = self.path / "truth.parquet"
-        if not path.exists():
-            return None
-        return read_truth(path, self.column("train", self.header.id).tolist())
-
-    def targets(self, split: str) -> np.ndarray:
-        """Return what the model should say ``[n]``: class indices, or numbers (float32) for a regression.
-
-        Raises:
-            BadInput: A label is no class, or no number.
-        """
-        if self.header.task == "classification":
-            return self.label_index(split)
-        values = self.column(split, self.header.label)
-        numbers = values.astype(np.float32) if values.dtype.kind in "iufb" else np.full(1, np.nan, np.float32)
-        if not np.isfinite(numbers).all():
-            raise BadInput(
-                f"A label of the {split} split is no number",
-                f"{self._file(split)}: column '{self.header.label}' holds a text, a missing value or an infinity.",
-                "Correct the labels, or restore the file from a copy.",
-            )
-        return numbers
-
-    def label_index(self, split: str) -> np.ndarray:
-        """Return the labels of a split as class indices ``[n]``.
-
-        Raises:
-            BadInput: A label is no class.
-        """
-        labels = self._values(split, self.header.label)
-        # pyarrow makes its functions at import time, which type checkers do not see.
-        index = pc.index_in(labels.cast(pa.string()), value_set=pa.array(self.header.classes, pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
-        if index.null_count:
-            unknown = labels.filter(index.is_null())[0].as_py()
-            raise BadInput(
-                f"A label of the {split} split is no class",
-                f"{self._file(split)}: '{unknown}' is not among {', '.join(self.header.classes[:12])}.",
-                "Correct the label, or the classes in study.toml.",
-            )
-        return index.to_numpy().astype(np.int64)
+    # -- what people type ---------------------------------------------------------------------------------------------
 
     def row_id(self, split: str, text: object) -> int | str:
         """Return a row id from its text, as typed or found in a URL.
@@ -312,10 +217,11 @@ class Study:
         # What a built-in model computes is told by its name; the code behind a reference may change.
         with torch.random.fork_rng(devices=[]):
             code = [module_identity(self._factory())] if "reference" in header.model else []
+        version = [self.made.key] if self.made is not None else []
         return digest(
             [
                 [file_hash(path) for path in files], [header.label, header.id], dict(header.model), header.loss,
-                header.classes, recipe, rates, *code,
+                header.classes, recipe, rates, *code, *version,
             ]
         )  # fmt: skip
 
@@ -368,7 +274,7 @@ class Study:
 
     def _encoded(self, split: str) -> Artifact:
         """Return the encoded split, made once by streaming through the file, memory-mapped afterwards."""
-        parts = [file_hash(self._file(split)), self.encoder.to_json()]
+        parts = [file_hash(self._file(split)), self.encoder.to_json(), *self._changes(split).key]
         inputs = {"kind": "encoded rows", "split": split, "parts": parts}
         path, fix = self._file(split), "Restore the file or encoder.json from a copy."
 

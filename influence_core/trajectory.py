@@ -10,6 +10,7 @@ from torch import nn
 
 from influence_core.examples import Examples
 from influence_core.primitives.losses import Loss
+from influence_core.primitives.threads import one_core
 from influence_core.primitives.training import Epoch, new_model, training
 from influence_core.recipe import Recipe
 from influence_core.run import Run
@@ -46,11 +47,12 @@ def trained_checkpoints(
     def words(epoch: Epoch) -> str:
         return f"epoch {epoch.number} of {last}, loss {epoch.loss:.3g}"
 
-    for epoch in run.track(training(model, rows, loss, recipe, weights), f"training {title}", last, words):
-        losses.append(epoch.loss)
-        if epoch.number in (recipe.checkpoints or (last,)):
-            file = f"checkpoints/epoch-{epoch.number:03d}.safetensors"
-            states[file] = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-            entry = {"file": file, "epoch": epoch.number, "learning_rate": epoch.learning_rate, "loss": epoch.loss}
-            entries.append(entry)
+    with one_core():
+        for epoch in run.track(training(model, rows, loss, recipe, weights), f"training {title}", last, words):
+            losses.append(epoch.loss)
+            if epoch.number in (recipe.checkpoints or (last,)):
+                file = f"checkpoints/epoch-{epoch.number:03d}.safetensors"
+                states[file] = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+                entry = {"file": file, "epoch": epoch.number, "learning_rate": epoch.learning_rate, "loss": epoch.loss}
+                entries.append(entry)
     return states, entries, losses

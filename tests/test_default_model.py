@@ -69,6 +69,25 @@ def test_a_million_rows_get_fewer_passes() -> None:
     assert many == 4 < few
 
 
+def test_very_many_rows_get_larger_batches_with_larger_steps() -> None:
+    def recipe(n: int, kind: Any = "table") -> Any:
+        return chosen_model(kind, "classification", (20,), np.zeros(n), 2)[2]
+
+    few, many = recipe(100_000), recipe(700_000)
+    assert (few.batch_size, many.batch_size) == (128, 1024) and many.epochs == 4
+    assert many.learning_rate == pytest.approx(8 * few.learning_rate)
+    assert many.batch_size * 2_500 <= 4 * 700_000 * 1.001  # steps enough to learn
+    assert recipe(700_000, "text").batch_size == 128
+
+
+def test_a_regression_of_few_rows_gets_a_network_that_is_held_back() -> None:
+    targets = np.random.default_rng(0).normal(3, 2, 400)
+    name, options, recipe = chosen_model("table", "regression", (5,), targets, 0)
+    assert (name, options["hidden"]) == ("mlp", [32])
+    assert recipe.weight_decay == pytest.approx(5e-2 * targets.std() ** 2)
+    assert chosen_model("table", "regression", (5,), targets[:150], 0)[0] == "logistic"
+
+
 def image_halves(pixels: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Encoded train and test images ``[n, 1, h, w]`` and their labels: 70 / 30, shuffled once."""
     order = np.random.default_rng(0).permutation(len(y))

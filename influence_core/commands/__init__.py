@@ -1,6 +1,18 @@
 """The commands of the command line, a module per subject: each adds its own to ``base.app`` when it is imported."""
 
-from influence_core.commands import imports, init, methods, studies, work
+from influence_core.commands import imports, init, methods, project, propose, retrain, review, studies, suspects, work
 from influence_core.commands.base import app
 
-__all__ = ["app", "imports", "init", "methods", "studies", "work"]
+__all__ = [
+    "app",
+    "imports",
+    "init",
+    "methods",
+    "project",
+    "propose",
+    "retrain",
+    "review",
+    "studies",
+    "suspects",
+    "work",
+]

@@ -62,10 +62,10 @@ def progress() -> AbstractContextManager[Run]:
 
 
 def opened(path: Path) -> Any:
-    """Return the study in a folder."""
+    """Return the study in a folder, or with ``folder@id`` a version of it."""
     from influence_core.study import Study
 
-    return Study(path)
+    return Study.open(path)
 
 
 def options(text: str, name: str = "--config") -> dict[str, Any]:

@@ -24,9 +24,10 @@ def worker(studies: Annotated[Path, typer.Argument(help="The folder of studies."
 
 def execute(study_dir: Path, argv: list[str], progress: Any, cancelled: Any) -> None:
     """Run a job's command in this process, with the job's own progress and cancel."""
+    version, argv = (argv[0], argv[1:]) if argv[0].startswith("@") else ("", argv)
     base.set_job((progress, cancelled))
     try:
-        if app([argv[0], str(study_dir), *argv[1:]], standalone_mode=False) == CANCELLED:
+        if app([argv[0], f"{study_dir}{version}", *argv[1:]], standalone_mode=False) == CANCELLED:
             raise Cancelled
     finally:
         base.set_job(None)

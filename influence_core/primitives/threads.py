@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,21 @@ def one_core_threads(purpose: str, count: int) -> ThreadPoolExecutor:
             torch.set_num_threads(threads)
             _pools[purpose, count] = pool
         return _pools[purpose, count]
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep torch to one core in a block.
+
+    With small batches a second core brings little, and waiting for it while another process uses it costs ten times
+    the work itself.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from influence_core.examples import Examples
 from influence_core.primitives.losses import LOSSES
 from influence_core.readers import limits
 from influence_core.run import Run
+from influence_core.scratch import scratch_folder
 from influence_core.store import disk_errors
 from influence_core.study_files import SPLITS, check_free
 from influence_core.tables import check_finite
@@ -37,11 +37,8 @@ def building_folder(out: Path) -> Iterator[Path]:
         StoreProblem: The disk refuses.
     """
     check_free(out)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{out.name}-import-", dir=out.parent, ignore_cleanup_errors=True)
-    with folder:
-        yield Path(folder.name)
+    with scratch_folder(out, "import") as folder:
+        yield folder
 
 
 def class_names(labels: pa.Array | pa.ChunkedArray) -> pa.Array:

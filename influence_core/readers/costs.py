@@ -20,6 +20,7 @@ from influence_core.encoder.pictures import has_colour, opened_picture, pixels_o
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.primitives.losses import LOSSES
+from influence_core.primitives.threads import one_core
 from influence_core.primitives.training import new_model, training
 from influence_core.readers import limits
 from influence_core.readers.images import ImageSource, usable
@@ -185,8 +186,9 @@ def _measured_training(
     short = recipe.changed(epochs=_TRIES, checkpoints=())
     model = new_model(architectures.model_factory(name, options), short)
     times = [time.perf_counter()]
-    for _ in training(model, rows, LOSSES["cross_entropy" if n_classes else "mse"], short):
-        times.append(time.perf_counter())
+    with one_core():
+        for _ in training(model, rows, LOSSES["cross_entropy" if n_classes else "mse"], short):
+            times.append(time.perf_counter())
     # The quickest try: the first one wakes the library up, and others may have shared the processor.
     step = float(np.diff(times).min()) / math.ceil(some / recipe.batch_size)
     n_params = sum(parameter.numel() for parameter in model.parameters())

@@ -6,6 +6,7 @@ from influence_core.service.catalog import default_method, methods, overview, pr
 from influence_core.service.demo import reset_demo, start_demo
 from influence_core.service.imports import (
     cancel_import,
+    check_images,
     check_import,
     discard_import,
     drop_upload,
@@ -29,11 +30,69 @@ from influence_core.service.manage import (
     study_lines,
     tidy_studies,
 )
+from influence_core.service.map import map_cards, map_points, row_ids_in_polygon, rows_in_polygon, start_projection
+from influence_core.service.map_views import (
+    GroupInfluence,
+    MapColours,
+    MapLink,
+    MapNeeded,
+    MapPoints,
+    MapRequest,
+    MapSelection,
+    MapView,
+)
+from influence_core.service.oddities import oddities
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.rowcards import row_card
+from influence_core.service.decisions import (
+    cleaned_data,
+    decisions_log,
+    decisions_page,
+    patch_file,
+    resolve_conflict,
+    undo_last,
+)
+from influence_core.service.queues import queue, save_queue
+from influence_core.service.review_acts import record_acts
+from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
+from influence_core.service.reviews import (
+    guidelines,
+    known_reviewer,
+    plain,
+    review_batch,
+    review_place,
+    save_guidelines,
+)
+from influence_core.service.suspect_evidence import suspect_evidence
+from influence_core.service.suspect_views import (
+    BudgetPrecision,
+    Oddity,
+    OddityPage,
+    SuspectColumn,
+    SuspectEvidence,
+    SuspectFilter,
+    SuspectPage,
+    SuspectRow,
+)
+from influence_core.service.suspects import export_suspects, start_suspects, suspect_rows, suspects
 from influence_core.service.tasks import cancel_job, dismiss_job, job, listed_jobs, touch_job
 from influence_core.service.typed import keep_typed, typed_form
 from influence_core.service.typed_views import TypedField, TypedForm
+from influence_core.service.versions import (
+    Comparison,
+    Paired,
+    RetrainOffer,
+    SamePrediction,
+    Seen,
+    Version,
+    comparison,
+    delete_version,
+    rename_version,
+    retrain_offer,
+    same_prediction,
+    start_retrain,
+    versions,
+)
 from influence_core.service.views import (
     ConfigField,
     Datum,
@@ -41,6 +100,8 @@ from influence_core.service.views import (
     Explanation,
     FitNeeded,
     GroupFigures,
+    ImagesCheck,
+    ImagesPreview,
     ImportCheck,
     ImportColumn,
     ImportPreview,
@@ -58,18 +119,28 @@ from influence_core.service.views import (
     RegressionFigures,
     RowCard,
     StudyCard,
+    StudyPreview,
     TrainingFigures,
 )  # fmt: skip
 
 __all__ = [
-    "BadInput", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded", "GroupFigures", "ImportCheck",
-    "ImportColumn", "ImportPreview", "InfluenceError", "InputAttribution", "Interval", "JobView", "MethodView",
-    "Overview", "PendingImport", "PredictionFilter", "PredictionList", "QueryView", "RankedRow", "Reading",
-    "RegressionFigures", "Role", "RowCard", "SignIn", "StudyCard", "StudyLine", "TrainingFigures", "TypedField",
-    "TypedForm", "Visitor", "backup", "backup_problem", "backup_size", "cancel_import", "cancel_job", "check_import",
-    "clear_cache", "default_method", "delete_study", "discard_import", "disk_use", "dismiss_job", "drop_upload",
-    "explain", "export_scores", "input_attribution", "job", "keep_typed", "listed_jobs", "methods", "needs_person",
-    "on_behalf", "overview", "pending_import", "pending_imports", "predictions", "preview", "query", "reading",
-    "rename_study", "reset_demo", "retry_import", "role", "row_card", "save_upload", "set_identity", "start_demo",
-    "start_fit", "start_import", "studies", "study_lines", "tidy_studies", "touch_job", "typed_form", "visitor",
+    "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
+    "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
+    "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
+    "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
+    "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",
+    "InfluenceError", "InputAttribution", "Interval", "JobView", "MapColours", "MapLink", "MapNeeded", "MapPoints",
+    "MapRequest", "MapSelection", "MapView", "MethodView", "Oddity", "OddityPage", "Overview", "Paired",
+    "PendingImport", "PredictionFilter", "PredictionList", "QueryView", "RankedRow", "Reading", "RegressionFigures",
+    "RetrainOffer", "Role", "RowCard", "SamePrediction", "Seen", "SignIn", "StudyCard", "StudyLine", "StudyPreview",
+    "SuspectColumn", "SuspectEvidence", "SuspectFilter", "SuspectPage", "SuspectRow", "TrainingFigures", "TypedField",
+    "TypedForm", "Version", "Visitor", "backup", "backup_problem", "backup_size", "cancel_import", "cancel_job",
+    "check_images", "check_import", "clear_cache", "comparison", "default_method", "delete_study", "delete_version",
+    "discard_import", "disk_use", "dismiss_job", "drop_upload", "explain", "export_scores", "export_suspects",
+    "input_attribution", "job", "keep_typed", "listed_jobs", "map_cards", "map_points", "methods", "needs_person",
+    "oddities", "on_behalf", "overview", "pending_import", "pending_imports", "predictions", "preview", "query",
+    "reading", "rename_study", "rename_version", "reset_demo", "retrain_offer", "retry_import", "role", "row_card",
+    "row_ids_in_polygon", "rows_in_polygon", "same_prediction", "save_upload", "set_identity", "start_demo",
+    "start_fit", "start_import", "start_projection", "start_retrain", "start_suspects", "studies", "study_lines",
+    "suspect_evidence", "suspect_rows", "suspects", "tidy_studies", "touch_job", "typed_form", "versions", "visitor",
 ]  # fmt: skip

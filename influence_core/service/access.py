@@ -34,7 +34,7 @@ from influence_core.errors import BadInput, InfluenceError
 from influence_core.service import makers
 from influence_core.service.access_file import FILE_NAME, ROLES, Access, Role, loaded, plain_address
 from influence_core.service.demo import demo_runs, is_demo
-from influence_core.service.folder import studies_folder
+from influence_core.service.folder import parts_of, studies_folder
 
 __all__ = [
     "ROLES", "Role", "Visitor", "check", "check_create", "claim_study", "claim_upload", "forget_study", "is_own_upload",
@@ -168,6 +168,7 @@ def _exists(study: str) -> bool:
 
 
 def _role(standing: _Standing, study: str) -> Role | None:
+    study, _ = parts_of(study)  # a version is its study's
     if not _exists(study):
         return None
     if standing.fixed is not None:

@@ -75,8 +75,12 @@ def overview(study: str) -> Overview:
     regression = regression_figures(held) if rows.is_regression(held) else None
     counts, accuracy, confusion = ({}, {}, np.zeros((0, 0), dtype=int)) if regression else _class_figures(held)
     wrong = predictions(study, PredictionFilter(status="wrong", limit=8)) if regression is None else _NONE
+    card = replace(
+        _card(held.study.path), title=header.title, n_train=held.study.n_rows("train"), n_test=held.study.n_rows("test"),
+        n_classes=len(header.classes),
+    )  # fmt: skip
     return Overview(
-        _card(held.study.path), header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
+        card, header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
         header.classes, counts, accuracy, confusion, wrong.rows, wrong.total,
         float(planted.mean()) if planted is not None else None, method, reason, regression,
         header.notes + parity_in_words(header.parity), group_figures(held), training_figures(held, accuracy),

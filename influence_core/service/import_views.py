@@ -54,6 +54,79 @@ class ImportPreview:
 
 
 @dataclass(frozen=True)
+class ImagesPreview:
+    """Uploaded images before they are imported.
+
+    Attributes:
+        title: A name for the study.
+        n_rows: Images that can be used.
+        sizes: Width and height, in words.
+        labels: What can be learned: "folder" where they lie in class folders, and the columns of a table beside them.
+        label: What seems to be learned; empty where nothing does.
+        notes: What was decided while looking at them, such as which files were left out, in sentences.
+    """
+
+    token: str
+    file: str
+    title: str
+    n_rows: int
+    sizes: str
+    labels: tuple[str, ...]
+    label: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImagesCheck:
+    """Whether a study can be made of uploaded images with one label.
+
+    Attributes:
+        label: What is learned; empty without any.
+        task: "classification" or "regression"; empty without a label.
+        classes: Class and number of its images; empty for a regression.
+        thumbnails: Data URI and label of a few images, of every class in turn.
+        roles: What the import takes; None if it cannot be made.
+        problem: What, why and fix, if it cannot be made.
+        cost: What the import will take, in words; empty where it cannot be made.
+    """
+
+    label: str
+    task: str
+    classes: tuple[tuple[str, int], ...]
+    thumbnails: tuple[tuple[str, str], ...]
+    roles: dict[str, Any] | None
+    problem: tuple[str, str, str] | None
+    cost: str = ""
+
+
+@dataclass(frozen=True)
+class StudyPreview:
+    """An uploaded study before it is put into place.
+
+    Attributes:
+        title: What the study is called, made safe for a name.
+        kind: What its rows and labels are, in words.
+        rows: Split -> number of rows; a split whose file does not say so is not counted.
+        model: The model in words.
+        reference: The code that the study names as its model, which stays off; empty for a built-in model.
+        reviews, cache: Bytes of its decisions about labels and of its computed results.
+        notes: What its maker's program noted, in sentences.
+    """
+
+    token: str
+    file: str
+    title: str
+    description: str
+    kind: str
+    rows: dict[str, int]
+    model: str
+    reference: str
+    reviews: int
+    cache: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ImportCheck:
     """Whether a study can be made of an upload with the chosen roles.
 

@@ -22,7 +22,7 @@ from influence_core.errors import BadInput, InfluenceError
 from influence_core.service import access, previews, uploads
 from influence_core.service.jobs import FILE_NAME, Job, Jobs
 from influence_core.service.opened import studies_folder
-from influence_core.service.previews import check_import, preview, reading
+from influence_core.service.previews import check_images, check_import, preview, reading
 from influence_core.service.tasks import job_view
 from influence_core.service.uploads import uploaded_file
 from influence_core.service.views import PendingImport
@@ -30,8 +30,8 @@ from influence_core.service.worker import ensure_worker
 from influence_core.store import disk_errors
 
 __all__ = [
-    "cancel_import", "check_import", "discard_import", "drop_upload", "pending_import", "pending_imports", "preview",
-    "reading", "retry_import", "save_upload", "start_import", "uploaded_file",
+    "cancel_import", "check_images", "check_import", "discard_import", "drop_upload", "pending_import",
+    "pending_imports", "preview", "reading", "retry_import", "save_upload", "start_import", "uploaded_file",
 ]  # fmt: skip
 
 COMMAND = "finish-import"

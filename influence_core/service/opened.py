@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from influence_core.errors import InfluenceError
 from influence_core.run import Run
 from influence_core.service import access
-from influence_core.service.folder import studies_folder
+from influence_core.service.folder import parts_of, studies_folder
 from influence_core.study import Study
 
 P = ParamSpec("P")
@@ -22,15 +22,15 @@ _KEPT = 4
 _ENTRIES = 4096
 _BYTES = 512 << 20
 _lock = threading.Lock()
-_opened: OrderedDict[Path, tuple[tuple[Any, ...], OpenStudy]] = OrderedDict()
+_opened: OrderedDict[tuple[Path, str], tuple[tuple[Any, ...], OpenStudy]] = OrderedDict()
 
 
 class OpenStudy:
     """A study with what the app remembers about it: drawn thumbnails, scores of recent queries."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the folder."""
-        self.study = Study(path)
+    def __init__(self, path: Path, version: str = "") -> None:
+        """Open the folder, or a version in it."""
+        self.study = Study(path).version(version) if version else Study(path)
         self.run = Run(store=self.study.store)
         self._kept: OrderedDict[Any, Any] = OrderedDict()
         self._bytes = 0
@@ -68,23 +68,24 @@ def _size(value: Any) -> int:
 
 
 def opened(name: str) -> OpenStudy:
-    """Return a study by folder name.
+    """Return a study by folder name, or as ``name@id`` one of its versions.
 
     Raises:
-        BadInput: No such study, or not for whoever asks; a name is never a path.
+        BadInput: No such study or version, or not for whoever asks; a name is never a path.
     """
     access.check(name)
     folder = studies_folder()
-    path = folder / name
-    if not _is_study(folder, name):
+    base, version = parts_of(name)
+    if not _is_study(folder, base):
         raise access.unknown_study(name)
-    signature = _signature(path)
+    place = folder / base, version
+    signature = _signature(*place)
     with _lock:
-        held = _opened.get(path)
+        held = _opened.get(place)
         if held is None or held[0] != signature:
-            held = (signature, OpenStudy(path))
-        _opened[path] = held
-        _opened.move_to_end(path)
+            held = (signature, OpenStudy(*place))
+        _opened[place] = held
+        _opened.move_to_end(place)
         while len(_opened) > _KEPT:
             _opened.popitem(last=False)
         return held[1]
@@ -93,7 +94,8 @@ def opened(name: str) -> OpenStudy:
 def forget(name: str) -> None:
     """Give up what is held of a study: it is gone, or its cache is."""
     with _lock:
-        _opened.pop(studies_folder() / name, None)
+        for place in [place for place in _opened if place[0] == studies_folder() / name]:
+            del _opened[place]
 
 
 def told_if_gone(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
@@ -104,7 +106,7 @@ def told_if_gone(function: Callable[Concatenate[str, P], T]) -> Callable[Concate
         try:
             return function(study, *args, **options)
         except (InfluenceError, OSError):
-            if not _is_study(studies_folder(), study):
+            if not _is_study(studies_folder(), parts_of(study)[0]):
                 raise access.unknown_study(study) from None
             raise
 
@@ -119,13 +121,14 @@ def _is_study(folder: Path, name: str) -> bool:
         return False
 
 
-def _signature(path: Path) -> tuple[Any, ...]:
+def _signature(path: Path, version: str) -> tuple[Any, ...]:
     """Return what changes when a file of the study does; its content is hashed on opening."""
     files = [
         path / "study.toml",
         path / "encoder.json",
         *sorted(path.glob("*.parquet")),
         *sorted((path / "checkpoints").glob("*")),
+        *(sorted((path / "versions").glob(f"{version}/*")) if version.isalnum() else ()),
     ]
     stats: list[tuple[Any, ...]] = []
     for file in files:

@@ -13,6 +13,7 @@ from typing import Any
 from influence_core.errors import BadInput, Cancelled, InfluenceError
 from influence_core.readers import (
     ColumnInfo,
+    ImageSource,
     Roles,
     Source,
     check_roles,
@@ -20,18 +21,32 @@ from influence_core.readers import (
     cost_in_words,
     found_leaks,
     guessed_roles,
+    holds_images,
     import_cost,
+    open_images,
     open_source,
     used_columns,
 )
 from influence_core.run import Run
+from influence_core.service.image_previews import images_check, images_preview
 from influence_core.service.opened import studies_folder
+from influence_core.service.study_previews import study_preview
 from influence_core.service.uploads import uploaded_file
-from influence_core.service.views import ImportCheck, ImportColumn, ImportPreview, Reading
+from influence_core.service.views import (
+    ImagesCheck,
+    ImagesPreview,
+    ImportCheck,
+    ImportColumn,
+    ImportPreview,
+    Reading,
+    StudyPreview,
+)
+from influence_core.study_archive import is_study_archive
 
 SINGLE = ("label", "id", "text", "split", "weight")  # roles that one column at most can have
 ROLES = (*SINGLE, "feature", "sensitive-feature", "sensitive", "shown", "ignored")
 LARGE_BYTES = 50 << 20  # from which a file is read in the background
+LARGE_IMAGES_BYTES = 4 << 20  # the same of images, each of which is looked at
 _KEPT = 3  # files held open
 _CHECKS = 64
 _SHOWN_ROWS = 8
@@ -45,26 +60,38 @@ _opened: OrderedDict[Path, _Opened] = OrderedDict()
 _lock = threading.Lock()
 
 
+Preview = ImportPreview | ImagesPreview | StudyPreview
+
+
 class _Opened:
-    """One uploaded file: its rows or why they cannot be read, and what is known about it so far."""
+    """One uploaded file: its rows or images or why they cannot be read, and what is known about it so far."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.lock = threading.RLock()  # held while the rows are used, so that nobody closes them meanwhile
         self.known: OrderedDict[Any, Any] = OrderedDict()
         self.read_seconds = 0.0
-        self._source: Source | None = None
+        self._kind = ""
+        self._source: Source | ImageSource | None = None
         self._problem: InfluenceError | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._told = Reading("reading the file", 0.0)
+
+    @property
+    def kind(self) -> str:
+        """Return "study", "images" or "table"."""
+        if not self._kind:
+            study = is_study_archive(self.file)
+            self._kind = "study" if study else "images" if holds_images(self.file) else "table"
+        return self._kind
 
     def reading(self) -> Reading | None:
         """Return how far the reading of a large file is, and begin it where nobody has; None: nobody need wait.
 
         A thread of this process reads it, so that every browser finds the same reading, and closing it ends it.
         """
-        if self.file.stat().st_size <= LARGE_BYTES or self._source is not None or self._problem is not None:
+        if self._source is not None or self._problem is not None or not self._is_large():
             return None
         with _lock:
             if self._thread is None or not self._thread.is_alive():
@@ -74,32 +101,61 @@ class _Opened:
                 self._thread.start()
         return self._told
 
+    def _is_large(self) -> bool:
+        size = self.file.stat().st_size
+        if size <= min(LARGE_BYTES, LARGE_IMAGES_BYTES):
+            return False
+        try:
+            return size > {"images": LARGE_IMAGES_BYTES, "table": LARGE_BYTES}.get(self.kind, size)
+        except BadInput:  # asked for again, and said, where it is described
+            return False
+
     def _read(self) -> None:
         with suppress(InfluenceError, Cancelled), self.lock:  # what is wrong is kept and raised where it is asked for
-            self.recalled("preview", lambda: _preview(self.file.parent.name, self.source))
+            self.recalled("preview", lambda: _described(self))
 
     def _tell(self, stage: str, done: float, total: float) -> None:
         self._told = Reading(stage, min(1.0, done / max(total, 1.0)))
 
     @property
     def source(self) -> Source:
-        """Return the rows; the first call reads the file. To be called with the lock held."""
+        """Return the rows of a table; the first call reads the file. To be called with the lock held."""
+        source = self._read_source()
+        if not isinstance(source, Source):
+            raise BadInput("This file is no table", f"{self.file.name} holds images.", "Reload the page.")
+        return source
+
+    @property
+    def images(self) -> ImageSource:
+        """Return the images; the first call looks at all of them. To be called with the lock held."""
+        source = self._read_source()
+        if not isinstance(source, ImageSource):
+            raise BadInput("There are no images here", f"{self.file.name} is a table.", "Reload the page.")
+        return source
+
+    def _read_source(self) -> Source | ImageSource:
         if self._problem is not None:
             raise self._problem
         if self._source is None:
             run, start = Run(device="cpu", progress=self._tell, cancel=self._stop.is_set), time.monotonic()
             try:
-                opened = open_source(self.file, run)
-                try:
-                    column_facts(opened, opened.names, run)  # now, so that every check after it is quick
-                except BaseException:
-                    opened.close()
-                    raise
-                self._source, self.read_seconds = opened, time.monotonic() - start
+                self._source = self._open(run)
+                self.read_seconds = time.monotonic() - start
             except BadInput as problem:  # reading it again would say the same
                 self._problem = _without_path(problem, self.file)
                 raise self._problem from None
         return self._source
+
+    def _open(self, run: Run) -> Source | ImageSource:
+        if self.kind == "images":
+            return open_images(self.file, run)
+        opened = open_source(self.file, run)
+        try:
+            column_facts(opened, opened.names, run)  # now, so that every check after it is quick
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def recalled(self, key: Any, make: Any) -> Any:
         """Return ``make()``, computed once per key; to be called with the lock held."""
@@ -154,15 +210,42 @@ def reading(token: str) -> Reading | None:
     return _held(token).reading()
 
 
-def preview(token: str) -> ImportPreview:
-    """Return what an uploaded file holds and what each column seems to be for; the first call reads the whole file.
+def preview(token: str) -> Preview:
+    """Return what an uploaded file holds: a table and what each column seems to be for, images, or a packed study.
+
+    The first call reads the whole file.
 
     Raises:
-        BadInput: The upload is gone, or the file cannot be read: names the row or line.
+        BadInput: The upload is gone, or the file cannot be read: names the row, line or image.
     """
     held = _held(token)
     with held.lock:
-        return held.recalled("preview", lambda: _preview(token, held.source))
+        return held.recalled("preview", lambda: _described(held))
+
+
+def _described(held: _Opened) -> Preview:
+    token = held.file.parent.name
+    if held.kind == "study":
+        return study_preview(token, held.file)
+    if held.kind == "images":
+        return images_preview(token, held.images)
+    return _preview(token, held.source)
+
+
+def check_images(token: str, label: str) -> ImagesCheck:
+    """Say whether a study can be made of uploaded images with this label, and show what it says of some of them.
+
+    Args:
+        token: The upload.
+        label: One of the preview's labels; empty for what it seems to be.
+
+    Raises:
+        BadInput: The upload is gone or cannot be read.
+    """
+    held = _held(token)
+    with held.lock:
+        source = held.images
+        return held.recalled(("images", label), lambda: images_check(source, label, held.read_seconds))
 
 
 def _preview(token: str, source: Source) -> ImportPreview:

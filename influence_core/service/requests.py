@@ -197,7 +197,7 @@ def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
     counts, edges = np.histogram(scores[known], bins=_BINS)
     return Explanation(
         _query(question), question.info.name, question.info.title, question.info.units,
-        UNITS_IN_WORDS[question.info.units], _measured(question), _ranked(question, scores, 1),
+        UNITS_IN_WORDS[question.info.units], measured_in_words(question), _ranked(question, scores, 1),
         _ranked(question, scores, -1), int(known.sum()), counts, edges, fitted.share, _share(question, fitted.share),
         notes, time.perf_counter() - started,
     )  # fmt: skip
@@ -214,7 +214,8 @@ def _ranked(question: Question, scores: np.ndarray, sign: int) -> tuple[RankedRo
     return tuple(RankedRow(i + 1, float(scores[p]), card) for i, (p, card) in enumerate(zip(top, shown, strict=True)))
 
 
-def _measured(question: Question) -> str:
+def measured_in_words(question: Question) -> str:
+    """Return what a question explains, in words."""
     if not question.info.measurements:
         return question.info.utility
     classes, target = question.held.study.header.classes, question.measurement.target

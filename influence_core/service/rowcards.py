@@ -37,7 +37,7 @@ def row_card(study: str, split: str, row_id: object, method: str) -> RowCard:
     )  # fmt: skip
 
 
-def _unit_embeddings(held: OpenStudy, split: str) -> torch.Tensor:
+def unit_embeddings(held: OpenStudy, split: str) -> torch.Tensor:
     """Return unit vectors ``[n, d]`` of what enters the last layer, or of the raw input without one."""
 
     def make() -> torch.Tensor:
@@ -52,7 +52,7 @@ def _unit_embeddings(held: OpenStudy, split: str) -> torch.Tensor:
 
 
 def _neighbours(held: OpenStudy, split: str, position: int) -> tuple[RankedRow, ...]:
-    similarity = _unit_embeddings(held, "train") @ _unit_embeddings(held, split)[position]
+    similarity = unit_embeddings(held, "train") @ unit_embeddings(held, split)[position]
     if split == "train":
         similarity = similarity.clone()
         similarity[position] = -torch.inf
@@ -85,7 +85,7 @@ def _affected(held: OpenStudy, split: str, value: int | str, position: int, entr
         )
     if not fitting.is_fitted(task, estimator, held.run):
         return (), (), f"{entry.info.title} has not been computed yet; explain any prediction with it first."
-    looked, scores = held.remembered(("test scores", entry.info.name), lambda: _test_scores(held, estimator))
+    looked, scores = held.remembered(("test scores", entry.info.name), lambda: test_scores(held, estimator))
     column = scores[:, position]
     kind = fitting.default_measurement(estimator).kind
     first, at = ("largest errors", "number") if rows.is_regression(held) else ("wrong predictions", "label")
@@ -93,7 +93,8 @@ def _affected(held: OpenStudy, split: str, value: int | str, position: int, entr
     return _strongest(held, looked, column, 1), _strongest(held, looked, column, -1), note
 
 
-def _test_scores(held: OpenStudy, estimator: registry.Estimator) -> tuple[np.ndarray, np.ndarray]:
+def test_scores(held: OpenStudy, estimator: registry.Estimator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the test rows that are looked at, worst first, and a method's scores ``[n_looked, n_train]``."""
     task = held.study.task
     looked = rows.worst_first(held, "test")[:_TEST_ROWS]
     query = Rows("test", tuple(task.ids("test")[looked].tolist()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influence_core.service.folder import parts_of
 from influence_core.service.jobs import Job, Jobs
 from influence_core.service.opened import opened, studies_folder
 from influence_core.service.views import JobView
@@ -24,7 +25,9 @@ def _jobs(study: str) -> Jobs:
 
 
 def submitted(study: str, key: str, title: str, argv: list[str], client: str, seconds: float) -> JobView:
-    """Queue a command, or join the job of the same key."""
+    """Queue a command, or join the job of the same key; one about a version says so before the command."""
+    version = parts_of(study)[1]
+    argv = [f"@{version}", *argv] if version else argv
     job = _jobs(study).submit(key, title, argv, client, seconds)
     ensure_worker(studies_folder())
     return job_view(job)

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from influence_core.service.import_views import ImagesCheck as ImagesCheck
+from influence_core.service.import_views import ImagesPreview as ImagesPreview
 from influence_core.service.import_views import ImportCheck as ImportCheck
 from influence_core.service.import_views import ImportColumn as ImportColumn
 from influence_core.service.import_views import ImportPreview as ImportPreview
 from influence_core.service.import_views import Reading as Reading
+from influence_core.service.import_views import StudyPreview as StudyPreview
 
 RowId = int | str
 

@@ -37,8 +37,9 @@ def first_study(command: str) -> None:
 def chooser() -> None:
     """Draw the field that takes a file."""
     st.file_uploader(
-        "A table: CSV, TSV, JSON, JSON lines, Parquet or Arrow, also zipped", type=TYPES, key=_FILE, on_change=_uploaded
-    )
+        "A table (CSV, TSV, JSON, JSON lines, Parquet, Arrow, also zipped), a zip of images, or a zipped study",
+        type=TYPES, key=_FILE, on_change=_uploaded,
+    )  # fmt: skip
 
 
 def _uploaded() -> None:
@@ -61,10 +62,22 @@ def _drop(token: str) -> None:
         session.update(upload="", **_CLEAN)
 
 
-def file_line(preview: service.ImportPreview) -> str:
+def file_line(file: str, said: str) -> str:
     """Return what the file is, as HTML."""
-    said = f"{preview.n_rows:,} rows · {len(preview.columns):,} columns"
-    return element("div", element("h2", text(preview.file)), element("p", said, css="if-scale"), css="if-facts")
+    return element("div", element("h2", text(file)), element("p", text(said), css="if-scale"), css="if-facts")
+
+
+def facts(preview: service.ImportPreview) -> str:
+    """Return the size of a table in words."""
+    return f"{preview.n_rows:,} rows · {len(preview.columns):,} columns"
+
+
+def table(view: View, preview: service.ImportPreview) -> None:
+    """Draw the choices for a table, its columns and its first rows."""
+    check = settings(view, preview)
+    column_table(view, preview, check)
+    with st.expander("First rows", icon=":material/table_rows:"):
+        st.html(first_rows(preview))
 
 
 def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
@@ -91,21 +104,31 @@ def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
                 "language model (MiniLM) turns it into 384 numbers; slower, and words cannot be told apart afterwards.",
                 **session.widget("reading", view.reading or READINGS[0]),
             )  # fmt: skip
-        st.text_input(
-            "Name of the study", max_chars=100, placeholder=preview.title, **session.widget("title", view.title)
-        )
-        st.button(
-            "Import and train", type="primary", icon=":material/play_arrow:", key="import_start",
-            disabled=check.roles is None, on_click=_start, args=(preview.token, check.roles, view.title),
-        )  # fmt: skip
-    if check.cost:
-        st.html(element("p", text(check.cost + "."), css="if-scale"))
+        name_and_start(view, preview, check.roles)
+    cost(check.cost)
     if check.problem is not None and check.column is None:
         st.html(errors.problem_panel(*check.problem))
     if check.leaks:
         _leaks(view, preview, check.leaks)
     errors.notices((*unknown_places(view, preview), *preview.notes))
     return check
+
+
+def name_and_start(
+    view: View, preview: service.ImportPreview | service.ImagesPreview, roles: dict[str, Any] | None
+) -> None:
+    """Draw the study's name and the button that starts; without roles there is nothing to start."""
+    st.text_input("Name of the study", max_chars=100, placeholder=preview.title, **session.widget("title", view.title))
+    st.button(
+        "Import and train", type="primary", icon=":material/play_arrow:", key="import_start", disabled=roles is None,
+        on_click=start, args=(preview.token, roles, view.title),
+    )  # fmt: skip
+
+
+def cost(words: str) -> None:
+    """Draw what the import will take, where that is known."""
+    if words:
+        st.html(element("p", text(words + "."), css="if-scale"))
 
 
 def _leaks(view: View, preview: service.ImportPreview, leaks: tuple[tuple[str, str], ...]) -> None:
@@ -153,7 +176,8 @@ def _watch_reading(token: str) -> None:
             st.html(element("p", "You can close this page or choose another file, which stops it.", css="if-scale"))
 
 
-def _start(token: str, roles: dict[str, Any], title: str) -> None:
+def start(token: str, roles: dict[str, Any], title: str) -> None:
+    """Begin an import. For callbacks."""
     with errors.shown():
         item = service.start_import(token, roles, title)
         session.update(upload="", made=item.name, **_CLEAN)

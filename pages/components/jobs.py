@@ -5,6 +5,9 @@ Only the two fragments here poll, and only while a job is active.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 
 from influence_core import service
@@ -28,25 +31,37 @@ def duration(seconds: float | None) -> str:
 
 def fit_panel(study: str, needed: service.FitNeeded, request: service.ExplainRequest) -> None:
     """Draw what stands between the person and the answer: a price and a button, or a job on its way."""
-    job = needed.job
-    if job is None and needed.seconds <= CHEAP_SECONDS and session.first_time(f"auto {study} {needed.key}"):
-        job = service.start_fit(study, request, session.client())
-    with st.container(key="fit", border=True):
+    panel(study, needed, partial(service.start_fit, study, request, session.client()))
+
+
+def panel(study: str, needed: service.FitNeeded, start: Callable[[], service.JobView], key: str = "fit") -> None:
+    """Draw the price of some work with a button that starts it, or its job on its way; cheap work starts by itself.
+
+    Args:
+        study: Where.
+        needed: The work.
+        start: Starts it.
+        key: Of the panel, where a screen has several; only the main one starts by itself.
+    """
+    job, cheap = needed.job, key == "fit" and needed.seconds <= CHEAP_SECONDS
+    if job is None and cheap and session.first_time(f"auto {study} {needed.key}"):
+        job = start()
+    with st.container(key=key, border=True):
         if job is not None and job.is_active and not session.has_left(job.id):
             poll = POLL_SECONDS / 2 if needed.seconds <= CHEAP_SECONDS else POLL_SECONDS
-            st.fragment(_watch, run_every=poll)(study, job.id, needed.method_title, [0])
+            st.fragment(watch, run_every=poll)(study, job.id, needed.method_title, [0])
         else:
             st.html(offer(needed, job))
             label = "Retry" if job is not None and job.state == "failed" else "Start"
             if job is not None and job.is_active:
-                st.button("Wait for it", key="fit_wait", type="primary", on_click=session.come_back, args=(job.id,))
+                st.button("Wait for it", key=f"{key}_wait", type="primary", on_click=session.come_back, args=(job.id,))
             else:
-                st.button(label, key="fit_start", type="primary", on_click=_start, args=(study, request))
+                st.button(label, key=f"{key}_start", type="primary", on_click=_start, args=(start,))
 
 
-def _start(study: str, request: service.ExplainRequest) -> None:
+def _start(start: Callable[[], service.JobView]) -> None:
     with errors.shown():
-        service.start_fit(study, request, session.client())
+        start()
 
 
 def offer(needed: service.FitNeeded, job: service.JobView | None) -> str:
@@ -82,7 +97,7 @@ def progress(job: service.JobView, title: str) -> str:
     return element("div", element("b", text(title)), bar, element("p", line, css="if-between"), css="if-fit")
 
 
-def _watch(study: str, job_id: int, title: str, ticks: list[int]) -> None:
+def watch(study: str, job_id: int, title: str, ticks: list[int]) -> None:
     """Poll one job in the place of the cards; when it ends, the whole page is drawn once more.
 
     ``ticks`` counts the calls. The first one belongs to a run of the whole page and must not ask for another: if the

@@ -9,7 +9,8 @@ import streamlit as st
 from influence_core import service
 from pages.components import errors, jobs, session
 from pages.components.html import element, percent, text
-from pages.components.roles import with_import
+from pages.components.roles import from_import
+from pages.components.studies import literal
 from pages.components.view import View
 
 
@@ -25,8 +26,9 @@ def imports(view: View) -> None:
             else:
                 _ended(item)
     if view.made and all(item.name != view.made for item in items):
-        if any(card.name == view.made for card in service.studies()):
-            _done(view.made)
+        made = next((card for card in service.studies() if card.name == view.made), None)
+        if made is not None:
+            _done(made)
         else:
             errors.notices([f"There is no import {view.made!r}: it was discarded, or never begun."])
 
@@ -67,12 +69,14 @@ def _ended(item: service.PendingImport) -> None:
         lines.append(element("p", "The uploaded file is gone: discard this import and choose the file again."))
     st.html(element("div", *lines, css="if-fit", role="status"))
     with st.container(horizontal=True, gap="small"):
-        for label, css, kind, act in (
-            ("Import again", "retry", "primary", _retry), ("Change the columns", "change", "secondary", _change),
-        ):  # fmt: skip
-            st.button(
-                label, key=f"import_{css}_{item.name}", type=kind, disabled=not item.file, on_click=act, args=(item,)
-            )
+        st.button(
+            "Import again", key=f"import_retry_{item.name}", type="primary", disabled=not item.file, on_click=_retry,
+            args=(item,),
+        )  # fmt: skip
+        st.button(
+            _change_words(item), key=f"import_change_{item.name}", disabled=not item.file, on_click=_change,
+            args=(item,),
+        )  # fmt: skip
         st.button("Discard", key=f"import_discard_{item.name}", type="tertiary", on_click=_discard, args=(item,))
 
 
@@ -84,35 +88,43 @@ def _retry(item: service.PendingImport) -> None:
 
 def _change(item: service.PendingImport) -> None:
     with errors.shown():
-        roles = with_import(item.roles, service.preview(item.token))
-        session.update(upload=item.token, roles=roles, task=str(item.roles.get("task", "")), title=item.title, made="")
+        changes = from_import(item.roles, service.preview(item.token))
+        session.update(**{"roles": (), "task": "", "reading": ""} | changes, upload=item.token, title=item.title,
+                       made="")  # fmt: skip
+
+
+def _change_words(item: service.PendingImport) -> str:
+    if "features" in item.roles:
+        return "Change the columns"
+    return "Change the label" if "label" in item.roles else "Change the choices"
 
 
 def _discard(item: service.PendingImport) -> None:
     with errors.shown():
         service.discard_import(item.name)
-        session.say(f"The import of {item.title} is discarded.")
+        session.say(f"The import of {literal(item.title)} is discarded.")
         now = session.view()
         mine = {"upload": "", "roles": (), "task": "", "reading": "", "title": ""} if now.upload == item.token else {}
         session.update(made="" if now.made == item.name else now.made, **mine)
 
 
-def _done(name: str) -> None:
-    """Draw the new study's figures and the way to the first explanation."""
-    with st.container(key="import_done", border=True), errors.shown():
-        overview = service.overview(name)
-        st.html(element("div", element("b", text(f"✓ {overview.study.title} is ready")),
-                        element("p", text(figures(overview))), css="if-fit", role="status"))  # fmt: skip
-        label, changes = first_question(overview)
-        with st.container(horizontal=True, gap="small"):
-            st.button(
+def _done(card: service.StudyCard) -> None:
+    """Draw the new study's figures and the way to the first explanation; a model that is off says so here."""
+    with st.container(key="import_done", border=True):
+        st.html(element("div", element("b", text(f"✓ {card.title} is ready")), css="if-fit", role="status"))
+        said, buttons = st.container(), st.container(horizontal=True, gap="small")
+        with said, errors.shown():
+            overview = service.overview(card.name)
+            st.html(element("p", text(figures(overview)), css="if-scale"))
+            label, changes = first_question(overview)
+            buttons.button(
                 label, type="primary", icon=":material/search_insights:", key="import_explain",
-                on_click=session.go, args=("explain",), kwargs=vars(View(study=name)) | changes,
+                on_click=session.go, args=("explain",), kwargs=vars(View(study=card.name)) | changes,
             )  # fmt: skip
-            st.button(
-                "Open the overview", key="import_overview", on_click=session.go, args=("overview",),
-                kwargs=vars(View(study=name)),
-            )  # fmt: skip
+        buttons.button(
+            "Open the overview", key="import_overview", on_click=session.go, args=("overview",),
+            kwargs=vars(View(study=card.name)),
+        )  # fmt: skip
 
 
 def figures(overview: service.Overview) -> str:

@@ -45,6 +45,31 @@ def without(view: View, preview: service.ImportPreview, names: Sequence[str]) ->
     return {"roles": _pairs(chosen_roles(view, preview) | dict.fromkeys(names, "ignored"), preview)}
 
 
+def from_import(
+    roles: Mapping[str, Any], preview: service.ImportPreview | service.ImagesPreview | service.StudyPreview
+) -> dict[str, Any]:
+    """Return the changes of the view that show an import's choices again."""
+    if isinstance(preview, service.ImportPreview):
+        return {
+            "roles": with_import(roles, preview), "task": str(roles.get("task", "")),
+            "reading": str(roles.get("reading", "")),
+        }  # fmt: skip
+    if isinstance(preview, service.ImagesPreview) and roles.get("label") in preview.labels:
+        return {"roles": label_choice(preview, roles["label"])}
+    return {}
+
+
+def chosen_label(view: View, preview: service.ImagesPreview) -> str:
+    """Return the label of images: the guess, or what the view names instead."""
+    places = [place for place, role in view.roles if role == "label" and place < len(preview.labels)]
+    return preview.labels[places[0]] if places else preview.label
+
+
+def label_choice(preview: service.ImagesPreview, label: str) -> tuple[tuple[int, str], ...]:
+    """Return what the view keeps of the choice of a label."""
+    return () if label == preview.label else ((preview.labels.index(label), "label"),)
+
+
 def with_import(roles: Mapping[str, Any], preview: service.ImportPreview) -> tuple[tuple[int, str], ...]:
     """Return what the view needs in order to show the roles of an import."""
     found = {column.name: "shown" for column in preview.columns}

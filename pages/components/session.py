@@ -106,8 +106,19 @@ def settle(**changes: Any) -> View:
 
 def hold_study() -> str:
     """Make the study picker show the study of the view, and return its key."""
-    hold(_STUDY, view().study)
+    hold(_STUDY, view().base)
     return _STUDY
+
+
+def version_picked() -> None:
+    """Open the picked version of the study, with the same rows and filters."""
+    update(study="@".join(part for part in (view().base, st.session_state["w.version"]) if part))
+
+
+def hold_version() -> str:
+    """Make the version picker show the version of the view, and return its key."""
+    hold("w.version", view().version)
+    return "w.version"
 
 
 def study_picked() -> None:
@@ -175,6 +186,11 @@ def hold(key: str, value: Any) -> None:
     """Make the widget with this key show ``value`` (for forms, whose widgets report only together)."""
     if key not in st.session_state or st.session_state[key] != value:
         st.session_state[key] = value
+
+
+def reported(key: str, field: str) -> Any:
+    """Return what the component with this key reports under a name, or None (for its callbacks)."""
+    return (st.session_state.get(key) or {}).get(field)
 
 
 def entered(names: list[str]) -> dict[str, Any]:

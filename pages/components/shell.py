@@ -11,7 +11,12 @@ _FOLDER = theme.ASSETS.parent / "pages" / "screens"
 TITLES = {
     "overview": ("Overview", ":material/dashboard:"),
     "explain": ("Explain", ":material/search_insights:"),
+    "suspects": ("Suspects", ":material/troubleshoot:"),
     "row": ("Row", ":material/article:"),
+    "map": ("Map", ":material/scatter_plot:"),
+    "compare": ("Compare", ":material/compare_arrows:"),
+    "review": ("Review", ":material/rule:"),
+    "decisions": ("Decisions", ":material/fact_check:"),
     "methods": ("Methods", ":material/functions:"),
     "import": ("Import", ":material/upload_file:"),
     "studies": ("Studies", ":material/folder_open:"),

@@ -31,7 +31,18 @@ def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> N
             on_change=session.study_picked,
             label_visibility="collapsed",
         )
+        with errors.shown():
+            _version()
     screens(pages)
+
+
+def _version() -> None:
+    """Draw the choice of the version, where there are any."""
+    made = {version.id: version.name for version in service.versions(session.view().base)}
+    if made:
+        names = {"": "original", **made}
+        st.selectbox("Version", list(names), format_func=names.__getitem__, key=session.hold_version(),
+                     on_change=session.version_picked)  # fmt: skip
 
 
 def screens(pages: Mapping[str, st.Page]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-SCREENS = ("overview", "explain", "row", "methods", "import", "studies")
+SCREENS = ("overview", "explain", "suspects", "row", "methods", "map", "review", "decisions", "import", "studies", "compare")
 STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
 ORDERS = ("confidence", "id", "random", "error")
 SPLITS = ("train", "test", "locked")
@@ -20,7 +20,11 @@ ROLES = (
     "label", "id", "text", "split", "weight", "feature", "sensitive-feature", "sensitive", "shown", "ignored",
 )  # fmt: skip
 TASKS = ("classification", "regression")
+PLACES = ("penultimate", "input", "gradients")
+DRAWN = ("umap", "pca")
+COLOURS = ("label", "prediction", "correct", "loss", "suspicion", "self-influence", "influence")
 READINGS = ("words", "meaning")
+LISTS = ("labels", "duplicates", "leakage", "outliers")
 MAX_PLACE = 9999
 MAX_K = 100
 MAX_IDS = 1000
@@ -39,11 +43,16 @@ class View:
         cell: The query is every prediction that the filters ``given`` and ``predicted`` leave.
         method: Id of the method; empty for the study's default.
     XX        status, given, predicted, text, order, seed: Filters of the list of predictions.
+        by, labelled, suggested, agree, planted, search: Filters of the list of suspects.
+        listing: Which of its lists is shown, ``page`` of it from 0.
         split, row: The row on the screen *Row*, as text.
+        place, drawn, colour, rows: What the screen *Map* draws, by what, in which colours, and of which split.
+        queue: Token of the rows under review.
         upload: Token of the file on the screen *Import*; empty for none.
         roles: Its columns' roles where they differ from the guess, as ``(place in the file from 0, role)``.
         task, reading, title: How it is to be imported; empty for what the data suggest.
         made: The study that was last imported here.
+        before, after, again: On *Compare*: ids of the two versions, and the test row that is predicted twice.
     """
 
     study: str = ""
@@ -60,15 +69,41 @@ class View:
     text: str = ""
     order: str = "confidence"
     seed: int = 0
+    by: str = ""
+    labelled: str = ""
+    suggested: str = ""
+    agree: int = 0
+    planted: str = ""
+    search: str = ""
+    listing: str = "labels"
+    page: int = 0
     split: str = "train"
     row: str = ""
+    place: str = "penultimate"
+    drawn: str = "umap"
+    colour: str = "label"
+    rows: str = ""
+    queue: str = "suspects"
     upload: str = ""
     roles: tuple[tuple[int, str], ...] = ()
     task: str = ""
     reading: str = ""
     title: str = ""
     made: str = ""
+    before: str = ""
+    after: str = ""
+    again: str = ""
     config: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def base(self) -> str:
+        """Return the study without the version that its name may carry, as in ``digits@v1``."""
+        return self.study.partition("@")[0]
+
+    @property
+    def version(self) -> str:
+        """Return the id of the version; empty for the original."""
+        return self.study.partition("@")[2]
 
 
 def _text(value: str) -> str:
@@ -90,6 +125,10 @@ def _token(value: str) -> str:
     if not (len(value) == 32 and set(value) <= set("0123456789abcdef")):
         raise ValueError("32 digits from 0 to f")
     return value
+
+
+def _queue(value: str) -> str:
+    return value if value in ("suspects", "loss") else _token(value)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -123,13 +162,29 @@ _SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "text": ("text", _text),
     "order": ("order", _choice(*ORDERS)),
     "seed": ("seed", _whole(0, MAX_SEED)),
+    "by": ("by", _text),
+    "labelled": ("labelled", _text),
+    "suggested": ("suggested", _text),
+    "agree": ("agree", _whole(0, 99)),
+    "planted": ("planted", _choice("", "yes", "no")),
+    "search": ("search", _text),
+    "listing": ("list", _choice(*LISTS)),
+    "page": ("page", _whole(0, 999_999)),
     "split": ("split", _choice(*SPLITS)),
     "row": ("row", _text),
+    "place": ("place", _choice(*PLACES)),
+    "drawn": ("drawn", _choice(*DRAWN)),
+    "colour": ("colour", _choice(*COLOURS)),
+    "rows": ("rows", _choice("train", "test")),
+    "queue": ("queue", _queue),
     "upload": ("upload", _token),
     "task": ("task", _choice(*TASKS)),
     "reading": ("reading", _choice(*READINGS)),
     "title": ("title", _text),
     "made": ("made", _text),
+    "before": ("before", _text),
+    "after": ("after", _text),
+    "again": ("again", _text),
 }
 _FIELD_OF = {name: field for field, (name, _) in _SINGLE.items()}
 _CONFIG = "c."
@@ -243,7 +298,7 @@ def checked_view(
     known["target"] = ("true", "predicted", *classes) if classes else ()
     for name, choices in known.items():
         value = getattr(view, name)
-        if not value or not choices or value in choices:
+        if not value or not choices or value in choices or (name == "study" and view.base in choices):
             continue
         default = studies[0] if name == "study" else getattr(_DEFAULTS, name)
         shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, importing, pending, session
+from pages.components import errors, import_images, import_study, importing, pending, session
 from pages.components.html import element
 
 st.html(
     element(
         "header",
         element("h1", "Import your data"),
-        element("p", "Rows with a label become a study: they are divided, a small model is trained, and every "
-                     "prediction can be explained.", css="if-scale"),
+        element("p", "Rows or images with a label become a study: they are divided, a small model is trained, and "
+                     "every prediction can be explained. A study that was downloaded is put back into place.",
+                css="if-scale"),
         css="if-hero",
     )
 )  # fmt: skip
@@ -31,8 +32,12 @@ else:
         if not importing.is_reading(view):
             with st.spinner("Reading the file …"):
                 preview = service.preview(view.upload)
-            place.html(importing.file_line(preview))
-            check = importing.settings(view, preview)
-            importing.column_table(view, preview, check)
-            with st.expander("First rows", icon=":material/table_rows:"):
-                st.html(importing.first_rows(preview))
+            if isinstance(preview, service.ImagesPreview):
+                place.html(importing.file_line(preview.file, import_images.facts(preview)))
+                import_images.images(view, preview)
+            elif isinstance(preview, service.StudyPreview):
+                place.html(importing.file_line(preview.file, import_study.facts(preview)))
+                import_study.packed_study(preview)
+            else:
+                place.html(importing.file_line(preview.file, importing.facts(preview)))
+                importing.table(view, preview)

@@ -11,8 +11,8 @@ from influence_core.service import views
 
 TOKEN = "0123456789abcdef" * 2
 FUNCTIONS = (
-    "save_upload reading preview check_import start_import pending_imports pending_import cancel_import retry_import "
-    "discard_import drop_upload"
+    "save_upload reading preview check_import check_images start_import pending_imports pending_import cancel_import "
+    "retry_import discard_import drop_upload"
 ).split()
 
 
@@ -35,12 +35,29 @@ def table(n_more: int = 0) -> views.ImportPreview:
     return views.ImportPreview(TOKEN, "mine.csv", "mine", 1200, columns, (row,) * 8, ("Read as Windows-1252.",))
 
 
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def pictures(label: str = "folder") -> views.ImagesPreview:
+    """Images in class folders with a table beside them, whose column has a hostile name."""
+    return views.ImagesPreview(TOKEN, "pets.zip", "pets", 2000, "28 × 28 pixels", ("folder", "<b>age</b>"), label,
+                               ("3 files left out: <i>a</i>.",))  # fmt: skip
+
+
+def packed(reference: str = "", reviews: int = 0, cache: int = 0) -> views.StudyPreview:
+    """A packed study with a hostile title."""
+    return views.StudyPreview(TOKEN, "old.zip", "<b>Old</b> study", "From <i>there</i>.", "classification, table",
+                              {"train": 1200, "test": 300}, "" if reference else "linear model", reference, reviews,
+                              cache, ("Made elsewhere.",))  # fmt: skip
+
+
 @dataclass
 class FakeImports:
     """The functions of ``influence_core.service`` about imports.
 
     Attributes:
-        shown: The uploaded table.
+        shown: What was uploaded.
+        classes: Class and number of its images, of uploaded images.
         unreadable: What is wrong with the file, if it cannot be read.
         items: The pending imports.
         started: What was started: token, roles and title.
@@ -49,7 +66,8 @@ class FakeImports:
         progress: How far the file is read, while it still is.
     """
 
-    shown: views.ImportPreview = field(default_factory=table)
+    shown: views.ImportPreview | views.ImagesPreview | views.StudyPreview = field(default_factory=table)
+    classes: tuple[tuple[str, int], ...] = (("cat", 1500), ("<b>dog</b>", 500))
     unreadable: BadInput | None = None
     items: dict[str, views.PendingImport] = field(default_factory=dict)
     started: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
@@ -73,7 +91,16 @@ class FakeImports:
         self.uploads.append((name, content.read()))
         return TOKEN
 
-    def preview(self, token: str) -> views.ImportPreview:
+    def check_images(self, token: str, label: str) -> views.ImagesCheck:
+        if not label:
+            problem = ("The images have no label", "They lie in one folder.", "Name a column.")
+            return views.ImagesCheck("", "", (), ((PIXEL, ""),), None, problem)
+        folder = label == "folder"
+        shown = tuple((PIXEL, name) for name, _ in self.classes) + (("https://elsewhere/x.png", "cat"),)
+        return views.ImagesCheck(label, "classification" if folder else "regression", self.classes if folder else (),
+                                 shown, {"label": label}, None, "About 20 s")  # fmt: skip
+
+    def preview(self, token: str) -> views.ImportPreview | views.ImagesPreview | views.StudyPreview:
         if self.unreadable is not None:
             raise self.unreadable
         if token != TOKEN:

@@ -18,7 +18,7 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
-from tests.screens import fake_imports, fake_keeping
+from tests.screens import fake_imports, fake_keeping, fake_versions
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -35,6 +35,7 @@ class FakeService:
         calls: Names of the functions called, in order.
         imports: The functions about imports, with switches of their own.
         keeping: The functions about studies as a whole, likewise.
+        compare: The functions about versions, likewise.
     """
 
     names: tuple[str, ...] = ("digits", "cells", "words")
@@ -50,7 +51,18 @@ class FakeService:
     calls: list[str] = field(default_factory=list)
     imports: fake_imports.FakeImports = field(default_factory=fake_imports.FakeImports)
     keeping: fake_keeping.FakeKeeping = field(default_factory=fake_keeping.FakeKeeping)
+    compare: fake_versions.FakeVersions = field(init=False)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        """Give the comparison cards and explanations of this service."""
+
+        def explained(study: str, row: str) -> views.Explanation | views.FitNeeded:
+            return self.explain(study, views.ExplainRequest(ids=(row,), method="grad_cos", k=3))
+
+        self.compare = fake_versions.FakeVersions(
+            lambda study, row: self.datum(self._material(study), "test", row), explained
+        )
 
     def studies(self) -> list[views.StudyCard]:
         """List the fake studies."""
@@ -441,6 +453,8 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
         put(service, name, getattr(fake.imports, name))
     for name in fake_keeping.FUNCTIONS:
         put(service, name, getattr(fake.keeping, name))
+    for name in fake_versions.FUNCTIONS:
+        put(service, name, getattr(fake.compare, name))
 
 
 @cache

@@ -10,7 +10,7 @@ from influence_core.service import views
 from pages.components.roles import chosen_roles, ordered, with_import, with_role
 from pages.components.view import View
 from tests.screens.conftest import Opener, markup
-from tests.screens.fake_imports import TOKEN, FakeImports, table
+from tests.screens.fake_imports import TOKEN, FakeImports, packed, pictures, table
 from tests.screens.fake_service import FakeService
 
 
@@ -226,3 +226,99 @@ def test_a_large_file_shows_how_far_it_is_read_and_a_way_out(opened: Opener, imp
     assert "1,200 rows" not in markup(app) and not app.exception
     app.button(key="import_other").click().run()
     assert imports.dropped == [TOKEN] and len(app.get("file_uploader")) == 1
+
+
+def test_images_are_counted_shown_and_started(opened: Opener, imports: FakeImports) -> None:
+    imports.shown = pictures()
+    app = opened("import", upload=TOKEN)
+    page = markup(app)
+    assert "2,000 images · 28 × 28 pixels" in page and "3 files left out: &lt;i&gt;a&lt;/i&gt;." in page
+    assert "2 classes" in page and "1,500" in page and "&lt;b&gt;dog&lt;/b&gt;" in page and "<b>dog</b>" not in page
+    assert page.count("<figure") == 2 and 'alt="Image labelled cat"' in page and "elsewhere" not in page
+    assert "About 20 s." in page
+    app.button(key="import_start").click().run()
+    assert imports.started == [(TOKEN, {"label": "folder"}, "")]
+    assert dict(app.query_params) == {"study": "digits", "made": "mine"}
+
+
+def test_another_label_of_images_goes_to_the_address_and_comes_back(opened: Opener, imports: FakeImports) -> None:
+    imports.shown = pictures()
+    app = opened("import", upload=TOKEN)
+    app.selectbox(key="w.label").set_value("<b>age</b>").run()
+    assert app.query_params["r.1"] == "label" and "A number is learned." in markup(app)
+    again = opened("import", upload=TOKEN, r__1="label", title="Pets")
+    assert again.selectbox(key="w.label").value == "<b>age</b>"
+    again.button(key="import_start").click().run()
+    assert imports.started == [(TOKEN, {"label": "<b>age</b>"}, "Pets")]
+    far = markup(opened("import", upload=TOKEN, r__7="label"))
+    assert "names label 8, which these images do not have" in far
+
+
+def test_images_without_a_label_cannot_be_started(opened: Opener, imports: FakeImports) -> None:
+    imports.shown = pictures(label="")
+    app = opened("import", upload=TOKEN)
+    assert "The images have no label" in markup(app) and app.button(key="import_start").disabled
+    assert app.selectbox(key="w.label").value is None
+
+
+def test_of_many_classes_the_most_and_least_frequent_are_shown(opened: Opener, imports: FakeImports) -> None:
+    imports.shown, imports.classes = pictures(), tuple((f"c{n}", 10 + n) for n in range(40))
+    page = markup(opened("import", upload=TOKEN))
+    assert "40 classes: the most and least frequent" in page
+    counts = page[page.index("if-class-counts") : page.index("if-thumbs")]
+    assert all(name in counts for name in (">c39<", ">c34<", ">c5<", ">c0<")) and ">c20<" not in counts
+
+
+@pytest.mark.parametrize(("cache", "taken"), [(0, False), (4096, True)])
+def test_a_packed_study_says_what_it_is_and_is_put_into_place(
+    opened: Opener, imports: FakeImports, cache: int, taken: bool
+) -> None:
+    imports.shown = packed(reviews=2048, cache=cache)
+    app = opened("import", upload=TOKEN)
+    page = markup(app)
+    assert "a packed study: classification, table · 1,200 train, 300 test rows" in page and "linear model" in page
+    assert "&lt;b&gt;Old&lt;/b&gt; study" in page and "<i>there</i>" not in page and "stays off" not in page
+    assert app.checkbox(key="import_reviews").value
+    if cache:
+        assert not app.checkbox(key="import_cache").value  # results are believed as they stand: asked for, not given
+        app.checkbox(key="import_cache").check().run()
+    app.button(key="import_start").click().run()
+    assert imports.started == [(TOKEN, {"reviews": True, "cache": taken}, "<b>Old</b> study")]
+
+
+def test_a_packed_study_with_code_of_its_own_says_how_to_switch_it_on(opened: Opener, imports: FakeImports) -> None:
+    imports.shown = packed(reference="mine.models:make_net")
+    app = opened("import", upload=TOKEN)
+    page = markup(app)
+    assert "stays off" in page and "--model mine.models:make_net" in page and "MODELS=mine.models:make_net" in page
+    assert not app.checkbox  # it has neither reviews nor results
+    app.button(key="import_start").click().run()
+    assert imports.started[0][1] == {"reviews": False, "cache": False}
+
+
+def test_the_choices_of_a_failed_import_come_back_with_how_the_text_is_read(
+    opened: Opener, imports: FakeImports
+) -> None:
+    imports.put("failed", message="The disk is full.")
+    imports.items["mine"].roles["reading"] = "meaning"  # type: ignore[index]
+    app = opened("import")
+    app.button(key="import_change_mine").click().run()
+    assert app.query_params["reading"] == "meaning" and app.selectbox(key="w.reading").value == "meaning"
+
+
+def test_the_label_of_a_failed_import_of_images_can_be_changed(opened: Opener, imports: FakeImports) -> None:
+    imports.shown = pictures()
+    imports.put("failed", message="Too few rows.")
+    imports.items["mine"].roles.clear()  # type: ignore[attr-defined]
+    imports.items["mine"].roles["label"] = "<b>age</b>"  # type: ignore[index]
+    app = opened("import")
+    assert app.button(key="import_change_mine").label == "Change the label"
+    app.button(key="import_change_mine").click().run()
+    assert app.selectbox(key="w.label").value == "<b>age</b>"
+
+
+def test_a_title_is_no_markup_where_it_is_said(opened: Opener, imports: FakeImports) -> None:
+    imports.put("cancelled", name="![x](http://elsewhere/x.png)")
+    app = opened("import")
+    app.button(key="import_discard_![x](http://elsewhere/x.png)").click().run()
+    assert "![x]" not in app.toast[0].value and "elsewhere" in app.toast[0].value

@@ -25,14 +25,22 @@ from tests.service.test_access import ANN, BOB, FILE, started, tree
 
 MINE, HIDDEN, MISSING = "table", "linear", "no-such"
 # Asked before there is anybody to ask about, or about nobody's study.
-NOT_ABOUT_STUDIES = {"on_behalf", "set_identity", "start_demo", "reset_demo", "needs_person", "visitor"}
+NOT_ABOUT_STUDIES = {"on_behalf", "set_identity", "start_demo", "reset_demo", "needs_person", "visitor", "plain"}
 REQUEST = service.ExplainRequest(ids=("row 003",), method="tracin_cp")
 # What a parameter is given, by its name. {study} is the name asked about, {token} its upload.
 GIVEN: dict[str, Any] = {
     "study": "{study}", "name": "{study}", "token": "{token}", "request": REQUEST, "query": service.PredictionFilter(),
     "chosen": service.PredictionFilter(), "split": "test", "row_id": "row 003", "target": "predicted",
     "method": "tracin_cp", "client": "somebody", "job_id": 1, "format": "csv", "roles": {}, "title": "Another title",
-    "task": "", "content": None, "values": {},
+    "task": "", "content": None, "values": {}, "version": "v1", "before": "", "after": "v1",
+    "filter": service.SuspectFilter(), "retrain": False, "row": "row 003", "kind": "outliers",
+    "asked": service.MapRequest(), "polygon": ((-9, -9), (9, -9), (0, 9)), "drawn": "pca", "rows": (("train", 1007),),
+    "reviewer": "ann",
+    "acts": [],
+    "row_ids": ["row 003"],
+    "source": "a test",
+    "text": "",
+    "action": "drop",
 }  # fmt: skip
 
 

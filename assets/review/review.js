@@ -1,0 +1,276 @@
+// The review desk: a queue of cards in the browser, one key per decision, the next card painted at once.
+const KEYS = { keep: "k", accept: "a", drop: "d", weigh: "w", unsure: "u", undo: "z", redo: "y", previous: "ArrowLeft",
+  next: "ArrowRight", other: "n", comment: "m", help: "?", zoom: "f", contrast: "x" };
+const LEFT = { ...KEYS, keep: "q", accept: "e", unsure: "s", other: "t", comment: "g" };
+const NAMES = { keep: "Keep", accept: "Accept suggestion (also Enter)", drop: "Drop", weigh: "Down-weight", unsure: "Unsure", undo: "Undo",
+  redo: "Redo", previous: "Previous", next: "Next", other: "Another or new class", comment: "Comment", help: "Help",
+  zoom: "Zoom the picture", contrast: "Contrast" };
+const SHOW = { ArrowLeft: "←", ArrowRight: "→" };
+const shown = (key) => SHOW[key] || (key.length === 1 ? key.toUpperCase() : key);
+const read = (name, otherwise) => { try { return JSON.parse(localStorage.getItem(name)) ?? otherwise; } catch { return otherwise; } };
+const write = (name, value) => { try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* only comfort is lost */ } };
+
+class Desk {
+  constructor(data) {
+    this.study = data.study; this.token = data.token;
+    this.outbox = new Outbox(data.study);
+    this.cards = new Map(); this.at = null; this.total = data.total; this.done = 0;
+    this.past = []; this.future = []; this.asked = null; this.nonce = 0; this.began = Date.now(); this.made = 0;
+    this.keys = { ...KEYS, ...read("influence.review.keys", {}) };
+    this.look = { zoom: 1, contrast: 1, invert: false };
+    this.message = ""; this.sentAt = 0; this.timer = null; this.seen = 0;
+    this.reviewer = data.person || read("influence.reviewer", "");
+  }
+
+  // -- to and from the server ----------------------------------------------------------------------------------------
+  take(data) {
+    this.data = data; this.total = data.total;
+    if (data.person) this.reviewer = data.person;
+    if (data.error) this.message = data.error;
+    for (const [tab, number, rows] of data.kept) this.arrived(tab, number, rows);
+    for (const [tab, number, why] of data.refused) if (this.outbox.settle(tab, number)) this.message = why;
+    if (data.batch && data.nonce !== this.seen) {
+      this.seen = data.nonce; this.asked = null; this.done = data.batch.done;
+      for (const card of data.batch.cards) {
+        const before = this.cards.get(card.position);
+        if (before && before.local) { card.mine = before.mine; card.local = true; }
+        this.cards.set(card.position, card);
+        if (isPicture(card.image)) { card.ready = new Image(); card.ready.src = card.image; }
+      }
+      if (this.at === null || data.batch.jump) this.at = data.batch.start;
+    }
+    this.paint(); this.fetch(); this.flush();
+  }
+  arrived(tab, number, rows) {
+    const act = this.outbox.settle(tab, number);
+    if (!act || act.kind === "decide") return;
+    const expected = act.expected;
+    if (!rows.length) this.message = act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
+    else if (expected === undefined || !rows.includes(expected)) { // made on another page: show the row as it stands now
+      this.message = `${act.kind === "undo" ? "Undone" : "Done again"}: row ${rows.join(", ")}.`;
+      this.want({ row: rows[0] });
+    }
+  }
+  want(what) { this.asked = { after: null, row: null, n: 20, ...what, nonce: ++this.nonce + Date.now() }; this.askedAt = Date.now(); this.send(); }
+  fetch() {
+    if (!this.reviewer || this.asked) return;
+    if (this.at === null) return this.want({ n: 6 });
+    for (let i = Math.max(0, this.at - 2); i < Math.min(this.total, this.at + 40); i++)
+      if (!this.cards.has(i)) { if (i < this.at + 25) this.want({ after: i, n: i <= this.at ? 6 : 50 }); return; }
+  }
+  flush() {
+    clearTimeout(this.timer);
+    const waiting = this.outbox.waiting(this.reviewer).length;
+    if (!waiting && !this.asked) return;
+    // At once when idle, gathered while the server works, again if it never answered.
+    const since = Date.now() - this.sentAt;
+    const wait = this.fresh ? Math.max(0, 250 - since) : Math.max(0, 2500 - since);
+    this.timer = setTimeout(() => this.send(), wait);
+  }
+  send() {
+    clearTimeout(this.timer);
+    if (!this.reviewer) return;
+    if (this.asked && Date.now() - this.askedAt > 6000) { this.asked.nonce = ++this.nonce + Date.now(); this.askedAt = Date.now(); }
+    this.fresh = false; this.sentAt = Date.now();
+    const acts = this.outbox.waiting(this.reviewer).slice(0, 200).map(({ reviewer, made, expected, ...act }) => act);
+    try { this.out({ reviewer: this.reviewer, acts, want: this.asked, again: this.sentAt }); } catch { /* no connection: again below */ }
+    this.flush();
+  }
+
+  // -- decisions -----------------------------------------------------------------------------------------------------
+  card() { return this.cards.get(this.at); }
+  digits(card) {
+    const names = this.data.classes;
+    const own = names.every((name) => /^[0-9]$/.test(name)); // a class that is a digit has its own key
+    return card.classes.map(([name, chance], i) => [name, chance, own ? name : i < 9 ? String(i + 1) : i === 9 ? "0" : ""]);
+  }
+  decide(action, more = {}) {
+    const card = this.card();
+    if (!card) return;
+    const comment = this.comment ? this.comment.value.trim().slice(0, 2000) : "";
+    const decision = { split: card.split, row: card.row_id, action, given: card.given, comment, ...more };
+    this.outbox.add(this.reviewer, "decide", [decision], card.evidence);
+    this.past.push({ at: this.at, before: card.mine, after: decision }); this.future = [];
+    if (!card.mine) this.done++;
+    card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 }; card.local = true;
+    this.made++; this.message = "";
+    this.move(1);
+    this.fresh = true; this.flush();
+  }
+  back(kind) {
+    const [from, to] = kind === "undo" ? [this.past, this.future] : [this.future, this.past];
+    const step = from.pop(), act = this.outbox.add(this.reviewer, kind, [], {});
+    if (step) {
+      const card = this.cards.get(step.at);
+      act.expected = step.after.row; to.push(step);
+      if (card) { const had = !!card.mine; card.mine = kind === "undo" ? step.before : { ...step.after, reviewer: this.reviewer }; this.done += !!card.mine - had; }
+      this.at = step.at; this.message = kind === "undo" ? "Undone." : "Done again.";
+    } else this.message = kind === "undo" ? "Undoing an earlier decision…" : "Looking for what was undone…";
+    this.paint(); this.fresh = true; this.flush();
+  }
+  move(by) { this.at = Math.max(0, Math.min(this.total, (this.at ?? 0) + by)); this.look.zoom = 1; this.paint(); this.fetch(); }
+  act(name) {
+    const card = this.card();
+    if (name === "keep" || name === "drop" || name === "unsure") return this.decide(name);
+    if (name === "weigh") return this.decide("downweight", { weight: Number(read("influence.review.weight", 0.5)) });
+    if (name === "accept") return card && card.suggested !== null ? this.label(card.suggested) : undefined;
+    if (name === "undo" || name === "redo") return this.back(name);
+    if (name === "previous") return this.move(-1);
+    if (name === "next") return this.move(1);
+    if (name === "other") return this.number ? this.number.focus() : this.classDialog();
+    if (name === "comment") return this.comment && this.comment.focus();
+    if (name === "help") return this.helpDialog();
+    if (name === "zoom") { this.look.zoom = this.look.zoom >= 4 ? 1 : this.look.zoom * 2; return this.paint(); }
+    if (name === "contrast") { const l = this.look; if (l.contrast < 3) l.contrast++; else { l.contrast = 1; l.invert = !l.invert; } return this.paint(); }
+  }
+  label(name) { const card = this.card(); if (card) name === card.given ? this.decide("keep") : this.decide("relabel", { label: name }); }
+  press(event) {
+    const target = event.composedPath()[0];
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
+    if (target.closest?.("input, textarea, select, [contenteditable]:not([contenteditable=false]), dialog")) return;
+    if (this.root.querySelector("dialog[open]") || document.querySelector('[role="dialog"], [data-baseweb="popover"] [role="listbox"]')) return;
+    if ((event.key === "Enter" || event.key === " ") && target.closest?.("button, a, summary, [role=button]")) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const card = this.card();
+    const name = Object.keys(this.keys).find((n) => this.keys[n] === key) || (key === "Enter" ? "accept" : "");
+    const picked = !name && card && /^[0-9]$/.test(key) && this.digits(card).find(([, , digit]) => digit === key);
+    if (!name && !picked) return;
+    event.preventDefault();
+    if (picked) this.label(picked[0]); else this.act(name);
+  }
+
+  // -- drawing -------------------------------------------------------------------------------------------------------
+  button(text, key, css, run, title = "") {
+    const made = el("button", css, text, key ? el("kbd", "", shown(key)) : null);
+    made.type = "button"; made.title = title;
+    made.addEventListener("click", (event) => { if (event.detail) made.blur(); run(); });
+    return made;
+  }
+  paint() {
+    if (!this.root) return;
+    const typed = this.comment && this.comment.ownerCard === this.at ? this.comment.value : null;
+    const focused = this.comment && this.root.activeElement === this.comment;
+    const body = this.root.querySelector(".desk");
+    const card = this.card();
+    if (!this.reviewer) return body.replaceChildren(this.door());
+    if (focused && typed !== null && body.dataset.at === String(this.at)) return this.header(body.querySelector("header"));
+    const top = el("header", ""); this.header(top);
+    const inside = card ? this.main(card) : el("div", "empty", el("b", "", this.at !== null && this.at >= this.total ? "The queue is done." : "Loading…"),
+      el("p", "soft", this.at !== null && this.at >= this.total ? `You decided about ${this.done} of ${this.total} rows. The screen Decisions has the patch and the cleaned data.` : ""));
+    body.replaceChildren(top, inside);
+    body.dataset.at = String(this.at);
+    if (typed && this.comment) this.comment.value = typed;
+  }
+  header(top) {
+    const waiting = this.outbox.waiting(this.reviewer).length, minutes = (Date.now() - this.began) / 60000;
+    const bar = el("span", "bar", el("i", "")); bar.firstChild.style.width = `${this.total ? 100 * this.done / this.total : 0}%`;
+    const pace = this.made > 4 && minutes > 0.1 ? ` · ${Math.round(this.made / minutes)} a minute` : "";
+    const place = this.at === null ? "" : `row ${Math.min(this.at + 1, this.total).toLocaleString()} of ${this.total.toLocaleString()}`;
+    top.replaceChildren(el("h2", "", this.data.title), el("span", "soft", place), bar, el("span", "soft", `${this.done.toLocaleString()} decided${pace}`),
+      waiting ? el("span", "unsaved", `${waiting} not saved yet`) : null, this.outbox.unkept ? el("span", "unsaved", "this browser keeps nothing: do not close it") : null,
+      el("span", "gap"), el("span", "soft", this.reviewer), this.button("Keys", this.keys.help, "small", () => this.helpDialog()));
+    for (const part of [...top.childNodes]) if (part.textContent === "null") part.remove();
+  }
+  main(card) {
+    const left = el("div", "left", subject(card, this.look), verdictLine(card));
+    for (const d of card.mine ? [card.mine] : []) left.append(el("p", "mine", `You decided: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
+    for (const d of card.decided) left.append(el("p", "mine", `Already decided by ${d.reviewer}: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
+    left.append(this.classButtons(card), this.actionButtons(card), this.commentBox(card));
+    if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
+    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card.given)), el("p", "soft", `Row ${card.row_id}. ${card.reasons.join(" ")}`));
+    if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
+    return el("main", "", left, right);
+  }
+  classButtons(card) {
+    this.number = null;
+    if (this.data.task === "regression") {
+      const box = el("input", ""); box.type = "text"; box.inputMode = "decimal"; box.placeholder = "the right number, then Enter"; box.setAttribute("aria-label", "The right number");
+      box.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Escape") box.blur();
+        if (event.key === "Enter" && !event.repeat && Number.isFinite(Number(box.value)) && box.value.trim()) { box.blur(); this.label(box.value.trim()); } });
+      this.number = box;
+      return el("div", "classes", box);
+    }
+    const all = this.digits(card), few = all.slice(0, 10);
+    const made = few.map(([name, chance, key]) => {
+      const css = name === card.given ? "class given" : name === card.suggested ? "class hint" : "class";
+      const one = this.button(name, key, css, () => this.label(name), name === card.given ? "the given label" : "");
+      one.append(el("small", "", percent(chance)));
+      return one;
+    });
+    return el("div", "classes", ...made, this.button(all.length > 10 ? "Other…" : "New…", this.keys.other, "class", () => this.classDialog()));
+  }
+  actionButtons(card) {
+    const one = (name, text, css = "") => this.button(text, this.keys[name], css, () => this.act(name), NAMES[name]);
+    return el("div", "actions", one("keep", "Keep", "main"), card.suggested === null ? null : one("accept", `Accept ${card.suggested}`, "main"), one("drop", "Drop"), one("weigh", "Down-weight"),
+      one("unsure", "Unsure"), one("undo", "Undo"), one("redo", "Redo"), one("previous", "Back"), one("next", "Skip"),
+      isPicture(card.image) ? one("zoom", "Zoom") : null, isPicture(card.image) ? one("contrast", "Contrast") : null);
+  }
+  commentBox(card) {
+    const box = el("input", "comment"); box.type = "text"; box.maxLength = 2000; box.placeholder = `Comment (${shown(this.keys.comment)}), kept with the decision`;
+    box.value = card.mine?.comment || ""; box.ownerCard = this.at; box.setAttribute("aria-label", "Comment");
+    box.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Enter" || event.key === "Escape") box.blur(); });
+    this.comment = box;
+    return box;
+  }
+  door() {
+    const box = el("input", ""); box.type = "text"; box.maxLength = 100; box.placeholder = "Your name"; box.setAttribute("aria-label", "Your name");
+    const go = () => { const name = box.value.trim().replace(/\s+/g, " "); if (!name) return; this.reviewer = name; write("influence.reviewer", name); this.message = ""; this.paint(); this.fetch(); };
+    box.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Enter") go(); });
+    return el("div", "empty", el("b", "", "Who is reviewing?"), el("p", "soft", "Your name stands beside every decision, in the log and in the patch."), el("div", "row", box, this.button("Begin", "", "main", go)),
+      this.message ? el("p", "said", this.message) : null);
+  }
+  dialog(title, ...inside) {
+    const box = el("dialog", "", el("h2", "", title), ...inside);
+    box.addEventListener("close", () => box.remove());
+    box.addEventListener("keydown", (event) => event.stopPropagation());
+    box.append(el("div", "row", this.button("Close", "", "", () => box.close())));
+    this.root.querySelector(".desk").parentNode.append(box);
+    box.showModal();
+    return box;
+  }
+  classDialog() {
+    if (!this.card()) return;
+    const list = el("datalist", ""); list.id = "all-classes"; list.append(...this.data.classes.map((name) => { const o = el("option", ""); o.value = name; return o; }));
+    const box = el("input", ""); box.type = "text"; box.maxLength = 200; box.setAttribute("list", "all-classes"); box.setAttribute("aria-label", "Class");
+    const shown = this.dialog("Another class", el("p", "soft", "Type a class of this study, or a new one, and press Enter. A new class takes part from the next training on."), box, list);
+    box.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.repeat && box.value.trim()) { event.preventDefault(); const name = box.value.trim(); shown.close(); this.label(name); } });
+    box.focus();
+  }
+  helpDialog() {
+    const table = el("div", "keys");
+    for (const name of Object.keys(KEYS)) {
+      const box = el("input", ""); box.readOnly = true; box.value = shown(this.keys[name]); box.setAttribute("aria-label", NAMES[name]);
+      box.addEventListener("keydown", (event) => {
+        if (["Tab", "Escape", "Shift", "Enter"].includes(event.key)) return;
+        event.preventDefault();
+        const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+        if (/^[0-9]$/.test(key) || key === "c" || key === "r" || event.ctrlKey || event.metaKey || event.altKey) { said.textContent = "Digits pick classes, and C and R belong to the page: choose another key."; return; }
+        const taken = Object.keys(this.keys).find((n) => n !== name && this.keys[n] === key);
+        if (taken) { said.textContent = `${shown(key)} is taken by ${NAMES[taken]}.`; return; }
+        this.keys[name] = key; box.value = shown(key); said.textContent = ""; write("influence.review.keys", this.keys); this.paint();
+      });
+      table.append(el("label", "", el("span", "", NAMES[name]), box));
+    }
+    const weight = el("input", ""); weight.type = "number"; weight.min = "0"; weight.max = "1"; weight.step = "0.1"; weight.value = read("influence.review.weight", 0.5);
+    weight.addEventListener("change", () => { const value = Number(weight.value); if (value >= 0 && value <= 1) write("influence.review.weight", value); });
+    table.append(el("label", "", el("span", "", "Down-weight to"), weight));
+    const said = el("p", "said", "");
+    const set = (keys) => { this.keys = { ...keys }; write("influence.review.keys", keys); box.close(); this.paint(); };
+    const box = this.dialog("Keys", el("p", "soft", "Digits pick a class; the key stands on its button. Click a field and press another key to change it."), table, said,
+      el("div", "row", this.button("Left hand", "", "", () => set(LEFT)), this.button("Standard", "", "", () => set(KEYS))));
+  }
+}
+
+export default function (component) {
+  const { data, parentElement, setStateValue } = component;
+  const here = (window.__influenceReview ||= {});
+  if (!here.desk || here.desk.study !== data.study || here.desk.token !== data.token) here.desk = new Desk(data);
+  const desk = here.desk;
+  desk.root = parentElement; desk.out = (value) => setStateValue("out", value);
+  if (!here.listening) { // the function runs again on every rerun
+    here.listening = true;
+    document.addEventListener("keydown", (event) => { if (here.desk.root.isConnected ?? here.desk.root.host?.isConnected) here.desk.press(event); });
+    window.addEventListener("beforeunload", (event) => { if (here.desk.outbox.unkept && here.desk.outbox.acts.size) event.preventDefault(); });
+  }
+  desk.take(data);
+}

@@ -1,0 +1,92 @@
+"""The map of a million rows in headless Chromium: page open to chart drawn, a lasso to its answer, bytes sent up."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.million_rows import N_ROWS, build
+from benchmarks.timing import Report
+
+LASSOS = 5
+_PLOT = ".st-key-map_chart .js-plotly-plot"
+
+
+def run(report: Report) -> None:
+    """Build, project with the command line, then open and lasso."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.e2e.conftest import CHROMIUM_ARGUMENTS, AppServer, browser_path
+
+    path = browser_path()
+    if path is None:
+        report.add("map", "no browser was found", "not measured")
+        return
+    with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
+        studies = Path(work) / "studies"
+        studies.mkdir()
+        build(studies / "million")
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "influence_core", "project", str(studies / "million"), "--kind", "pca"]
+        subprocess.run(command, check=True, capture_output=True)
+        report.add("map", f"projecting {N_ROWS:,} rows (principal components)", f"{time.perf_counter() - started:.0f} s")
+        server = AppServer(studies, Path(work) / "log")
+        server.start()
+        browser = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGUMENTS)
+        try:
+            _measured(report, browser, server.url)
+        finally:
+            browser.close()
+            server.close()
+
+
+def _measured(report: Report, browser, url: str) -> None:  # noqa: ANN001
+    times = []
+    for name in ("first visit of a fresh server", "next visit"):
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        sent: list[int] = []
+        page.on("websocket", lambda socket, sent=sent: socket.on("framesent", lambda frame: sent.append(len(frame))))
+        started = time.perf_counter()
+        page.goto(f"{url}/map?study=million&drawn=pca")
+        page.locator(f"{_PLOT} .nsewdrag").first.wait_for(timeout=120_000)
+        times.append(time.perf_counter() - started)
+        bar = ("", None) if name.startswith("first") else ("<= 3 s", times[-1] <= 3)
+        report.add("map", f"page open to chart drawn, {N_ROWS:,} rows, {name}", f"{times[-1]:.1f} s", *bar)
+    page.wait_for_timeout(1000)
+    answers, up = [], []
+    for i in range(LASSOS):
+        before = len(sent)
+        answers.append(_lasso(page, 0.3 + 0.02 * i))
+        page.wait_for_timeout(500)
+        up.append(sum(sent[before:]))
+    middle = sorted(answers)[LASSOS // 2]
+    report.add("map", "lasso to count and class mix over all rows, median", f"{middle:.2f} s", "<= 1 s", middle <= 1)
+    report.add("map", "bytes sent up by a lasso, most", f"{max(up)} B", "<= 5 kB", max(up) <= 5000)
+
+
+def _lasso(page, reach: float) -> float:  # noqa: ANN001
+    """Draw around the middle; return the seconds from letting go until the count has changed."""
+    box = page.locator(f"{_PLOT} .nsewdrag").first.bounding_box()
+    title = page.locator(".if-region h2")
+    before = title.inner_text() if title.count() else ""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    corners = [
+        (x + reach * box["width"] * math.cos(a / 20 * math.pi), y + reach * box["height"] * math.sin(a / 20 * math.pi))
+        for a in range(40)
+    ]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in corners[1:]:
+        page.mouse.move(*corner)
+    page.wait_for_timeout(300)
+    page.mouse.up()
+    started = time.perf_counter()
+    page.wait_for_function(
+        "(before) => { const h = document.querySelector('.if-region h2'); return h && h.innerText !== before; }",
+        arg=before, polling="raf",
+    )  # fmt: skip
+    return time.perf_counter() - started

@@ -1,0 +1,193 @@
+"""What the review screens draw: plain frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RowId = int | str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Rows to review, in order.
+
+    Attributes:
+        token: Its name in an address.
+        title: What it is, in a few words.
+        source: Where it comes from, for the audit.
+    """
+
+    token: str
+    title: str
+    split: str
+    row_ids: tuple[RowId, ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class BesideRow:
+    """A row beside the one under review: small, with its label and why it is there."""
+
+    split: str
+    row_id: RowId
+    given: str
+    predicted: str
+    image: str | None
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One kind of evidence; ``note`` says what its numbers are, or why there are no rows.
+
+    Attributes:
+        kind: ``near``, ``pro``, ``opp`` or ``hurts``.
+    """
+
+    kind: str
+    title: str
+    note: str
+    rows: tuple[BesideRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision that holds about a row; ``at``: seconds since 1970."""
+
+    reviewer: str
+    action: str
+    label: str | None
+    weight: float | None
+    comment: str
+    at: float
+
+
+@dataclass(frozen=True)
+class ReviewCard:
+    """A row with everything that a decision about it needs.
+
+    Attributes:
+        position: Its place in the queue, from 0.
+        suggested: The label that it should have, if any can be said.
+        chance: How probable that is, in [0, 1]; None in a regression.
+        chance_from: Where the chance comes from.
+        reasons: Why the row is in question, in sentences.
+        classes: Every class with its likelihood, the most likely first; None where only the order is known.
+        decided: What others decided; ``mine`` is the reviewer's own.
+        evidence: What is on screen, in short, for the audit.
+    """
+
+    position: int
+    split: str
+    row_id: RowId
+    image: str | None
+    text: str | None
+    cells: tuple[tuple[str, str], ...]
+    alt: str
+    given: str
+    predicted: str
+    suggested: str | None
+    chance: float | None
+    chance_from: str
+    reasons: tuple[str, ...]
+    classes: tuple[tuple[str, float], ...]
+    beside: tuple[Beside, ...]
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    decided: tuple[Decided, ...] = ()
+    mine: Decided | None = None
+
+
+@dataclass(frozen=True)
+class ReviewBatch:
+    """Cards from a place of a queue on.
+
+    Attributes:
+        start: The place of the first card.
+        total: Rows of the queue.
+        done: Those about which this reviewer's decision holds.
+    """
+
+    start: int
+    total: int
+    done: int
+    cards: tuple[ReviewCard, ...]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of acts that were sent: on the disk, or refused for ever, with the reason.
+
+    Attributes:
+        kept: ``(tab, number, rows that an undo or redo was about)``.
+        refused: ``(tab, number, reason)``.
+    """
+
+    kept: tuple[tuple[str, int, tuple[RowId, ...]], ...]
+    refused: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far a reviewer is: standing decisions, when the first and the last were made, and how many a minute."""
+
+    reviewer: str
+    decisions: int
+    first: float
+    last: float
+    per_minute: float | None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of the audit."""
+
+    seq: int
+    reviewer: str
+    at: float
+    kind: str
+    standing: bool
+    n_rows: int
+    words: str
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ConflictView:
+    """A row about which reviewers disagree."""
+
+    split: str
+    row_id: RowId
+    given: str | None
+    votes: tuple[Decided, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far reviewers agree on the rows that at least two of them decided about.
+
+    Attributes:
+        measure: "Cohen's kappa" or "Krippendorff's alpha"; empty where there is nothing to compare.
+        value: 1 is perfect, 0 what chance would give; NaN where it has no value.
+        per_class: The same for each outcome against all others, with the number of times it was chosen.
+    """
+
+    measure: str
+    value: float
+    n_rows: int
+    reviewers: tuple[str, ...]
+    per_class: tuple[tuple[str, float, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class DecisionsPage:
+    """Everything on the screen of decisions but the log."""
+
+    pace: tuple[Pace, ...]
+    actions: Mapping[str, int]
+    n_conflicts: int
+    conflicts: tuple[ConflictView, ...]
+    agreement: Agreement
+    may_resolve: bool

@@ -1,0 +1,135 @@
+"""Reviewing: cards from a queue, and where a reviewer stopped; the guidelines of a study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from influence_core.changes import RESOLVES
+from influence_core.errors import BadInput
+from influence_core.reviews import Reviews, Standing
+from influence_core.service import access, review_cards
+from influence_core.service.opened import opened
+from influence_core.service.queues import base_name, queue, refuse_locked, study_folder
+from influence_core.service.review_acts import reviewer_name
+from influence_core.service.review_views import Decided, Queue, ReviewBatch, ReviewCard, RowId
+from influence_core.store import disk_errors
+
+MOST_CARDS = 50
+MAX_GUIDELINES = 20_000
+_GUIDELINES = "guidelines.md"
+
+
+def review_batch(
+    study: str, token: str, reviewer: str, after: int | None = None, n: int = MOST_CARDS, row: RowId | None = None
+) -> ReviewBatch:
+    """Return cards of a queue with their evidence and what was decided about them.
+
+    Args:
+        study: The study's name.
+        token: The queue's.
+        reviewer: The typed name; whoever is signed in reviews under their own.
+        after: Place of the first card; None: where the reviewer stopped.
+        n: At most so many cards, and never more than ``MOST_CARDS``.
+        row: Begin with this row instead, if it is in the queue.
+
+    Raises:
+        BadInput: No such queue, or they may not review.
+    """
+    name = reviewer_name(study, reviewer)
+    held, rows = opened(base_name(study)), queue(study, token)
+    refuse_locked(rows.split)
+    log = Reviews(study_folder(study))
+    mine = log.rows_of(name, rows.split)
+    start = _start(rows, mine, after, row)
+    ids = rows.row_ids[start : start + max(1, min(n, MOST_CARDS))]
+    cards = review_cards.cards(held, base_name(study), rows.split, ids, start)
+    said = log.decided(rows.split, ids)
+    done = sum(1 for value in rows.row_ids if value in mine)
+    return ReviewBatch(start, len(rows.row_ids), done, tuple(_with(card, said, name) for card in cards))
+
+
+def _start(rows: Queue, mine: dict[RowId, int], after: int | None, row: RowId | None) -> int:
+    """Return where to begin: after the row decided last, at the first one that is still open from there on."""
+    ids = rows.row_ids
+    if row is not None and row in ids:
+        return ids.index(row)
+    if after is not None:
+        return max(0, min(after, len(ids) - 1))
+    place = {value: i for i, value in enumerate(ids)}
+    last = next((place[value] for value in reversed(mine) if value in place), -1)
+    order = (*range(last + 1, len(ids)), *range(last + 1))
+    return next((i for i in order if ids[i] not in mine), len(ids))
+
+
+def _with(card: ReviewCard, said: dict[RowId, list[Standing]], name: str) -> ReviewCard:
+    votes = [decided(standing) for standing in said.get(card.row_id, ())]
+    if not votes:
+        return card
+    own = next((vote for vote in votes if vote.reviewer == name), None)
+    return replace(card, decided=tuple(vote for vote in votes if vote.reviewer != name), mine=own)
+
+
+def decided(standing: Standing) -> Decided:
+    """Return a decision that holds, as screens show it."""
+    d = standing.decision
+    return Decided(standing.reviewer, d.action, d.label, d.weight, d.comment, standing.at)
+
+
+def review_place(study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:
+    """Return a queue's token, title and number of rows, the classes of the study, and its kind of task.
+
+    Raises:
+        BadInput: No such queue, or they may not review.
+    """
+    access.check(base_name(study), "reviewer")
+    held, rows = opened(base_name(study)), queue(study, token)
+    refuse_locked(rows.split)
+    return rows.token, rows.title, len(rows.row_ids), held.study.header.classes, held.study.header.task
+
+
+def known_reviewer(study: str) -> str:
+    """Return the name of whoever is signed in; empty where people type their name."""
+    access.check(base_name(study), "reviewer")
+    return access.visitor().person or ""
+
+
+def guidelines(study: str) -> str:
+    """Return how the labels of a study are to be given, in its owners' words; empty if nobody wrote it down."""
+    access.check(base_name(study))
+    try:
+        return (study_folder(study) / _GUIDELINES).read_text(encoding="utf-8", errors="replace")[:MAX_GUIDELINES]
+    except FileNotFoundError:
+        return ""
+
+
+def save_guidelines(study: str, text: str) -> None:
+    """Write the guidelines of a study.
+
+    Raises:
+        BadInput: They are not its owner, or the text is too long.
+    """
+    access.check(base_name(study), "owner")
+    opened(base_name(study))
+    if len(text) > MAX_GUIDELINES:
+        why = f"They have {len(text):,} characters."
+        raise BadInput("The guidelines are too long", why, f"Keep them to {MAX_GUIDELINES:,}.")
+    file = study_folder(study) / _GUIDELINES
+    with disk_errors(file):
+        part = file.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+
+
+def is_resolution(reviewer: str) -> bool:
+    """Tell whether a name in the log is that of an owner who resolved a conflict."""
+    return reviewer.startswith(RESOLVES)
+
+
+def plain(value: Any) -> Any:
+    """Return records as what JSON holds, for the browser."""
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value

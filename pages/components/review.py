@@ -1,0 +1,66 @@
+"""The review desk: a component that holds prefetched cards and takes one key per decision.
+
+Streamlit's own shortcuts lose presses that follow each other quickly, and repeat while a key is held. The component
+paints the next card itself, keeps every decision in the browser until the server says that it is on the disk, and asks
+for cards before they are needed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import streamlit as st
+from streamlit.components import v2
+
+from influence_core import service
+from pages.components import errors, session, theme
+
+DESK = "review_desk"
+_FOLDER = theme.ASSETS / "review"
+_SAID = "review.said"
+
+
+@cache
+def _part(*names: str) -> str:
+    return "\n".join((_FOLDER / name).read_text(encoding="utf-8") for name in names)
+
+
+@st.fragment
+def desk(study: str, token: str) -> None:
+    """Draw the desk for a queue; the fragment runs alone when the browser sends decisions or asks for cards."""
+    session.keep("review.place", (study, token))
+    with errors.shown():
+        place = service.review_place(study, token)
+        said = session.kept(_SAID) or {}
+        session.keep(_SAID, {**said, "batch": None})  # cards are sent once: the browser holds them
+        data = {
+            "study": study, "token": place[0], "title": place[1], "total": place[2], "classes": list(place[3]),
+            "task": place[4], "person": service.known_reviewer(study), "guidelines": service.guidelines(study),
+            "kept": [], "refused": [], "batch": None, "nonce": 0, "error": "", **said,
+        }  # fmt: skip
+        component = v2.component(
+            "influence_review", html='<div class="desk"></div>', css=_part("review.css"),
+            js=_part("store.js", "card.js", "review.js"),
+        )  # fmt: skip
+        component(key=DESK, data=data, on_out_change=_heard)
+
+
+def _heard() -> None:
+    """Record what the browser sent, and fetch the cards that it asks for."""
+    out, (study, token) = session.reported(DESK, "out") or {}, session.kept("review.place")
+    said: dict[str, Any] = {"error": ""}
+    reviewer, acts, want = out.get("reviewer", ""), out.get("acts") or [], out.get("want")
+    try:
+        if acts:
+            receipt = service.record_acts(study, reviewer, acts)
+            said |= {"kept": service.plain(receipt.kept), "refused": service.plain(receipt.refused)}
+        if isinstance(want, dict):
+            after, row, n = want.get("after"), want.get("row"), want.get("n")
+            batch = service.review_batch(
+                study, token, reviewer, after if isinstance(after, int) else None, n if isinstance(n, int) else 20, row
+            )
+            said |= {"batch": {**service.plain(batch), "jump": row is not None}, "nonce": want.get("nonce")}
+    except service.InfluenceError as problem:
+        said["error"] = str(problem)
+    session.keep(_SAID, said)

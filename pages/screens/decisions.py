@@ -1,0 +1,18 @@
+"""Decisions: what the reviewers did, what it comes to, the patch and the cleaned data."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from influence_core import service
+from pages.components import decisions, session
+from pages.components.html import element
+
+study = session.view().study
+page = service.decisions_page(study)
+st.html(element("h1", "Decisions"))
+decisions.progress(page)
+decisions.downloads(study)
+decisions.conflicts(study, page)
+decisions.guidelines(study, page)
+decisions.log(study)

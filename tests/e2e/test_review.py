@@ -1,0 +1,118 @@
+"""The review desk driven by keys: every press counts once, and no crash loses a decision or doubles one."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import AppServer
+
+PATIENT = 60_000
+WAITING = "Object.keys(localStorage).filter((key) => key.startsWith('influence.act.')).length"
+
+
+def rows(server: AppServer, query: str) -> list[tuple]:
+    file = server.studies / "digits" / "reviews.sqlite"
+    if not Path(file).exists():
+        return []
+    db = sqlite3.connect(file)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def acts(server: AppServer, reviewer: str) -> list[tuple]:
+    return rows(server, f"SELECT kind, tab, number FROM acts WHERE reviewer = '{reviewer}' ORDER BY seq")
+
+
+def open_desk(page: Page, server: AppServer, reviewer: str) -> None:
+    page.goto(f"{server.url}/review?study=digits&queue=loss")
+    page.get_by_label("Your name").fill(reviewer, timeout=PATIENT)
+    page.keyboard.press("Enter")
+    expect(page.locator(".verdict")).to_be_visible(timeout=PATIENT)
+
+
+def delivered(page: Page) -> None:
+    page.wait_for_function(f"{WAITING} === 0", timeout=PATIENT)
+
+
+def test_twenty_quick_presses_count_once_each_and_undo_works(page: Page, server: AppServer) -> None:
+    open_desk(page, server, "ann")
+    for _ in range(20):
+        page.keyboard.press("k")
+        page.wait_for_timeout(40)
+    delivered(page)
+    found = acts(server, "ann")
+    assert [number for _, _, number in found] == list(range(1, 21)) and {kind for kind, _, _ in found} == {"decide"}
+    about = rows(server, "SELECT row FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'ann'")
+    assert len({row for (row,) in about}) == 20
+
+    for _ in range(8):
+        page.keyboard.down("k")  # held: all but the first are repeats
+    page.keyboard.up("k")
+    delivered(page)
+    assert len(acts(server, "ann")) == 21
+
+    page.keyboard.press("m")
+    page.keyboard.type("kkd1")
+    page.keyboard.press("Enter")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("d")
+    page.get_by_role("button", name="Close").click()
+    page.wait_for_timeout(1000)
+    assert len(acts(server, "ann")) == 21
+    page.keyboard.press("d")
+    delivered(page)
+    last = (
+        "SELECT action, comment FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'ann' ORDER BY act DESC"
+    )
+    assert rows(server, last)[0] == ("drop", "kkd1")
+
+    page.reload()
+    expect(page.locator(".verdict")).to_be_visible(timeout=PATIENT)
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    delivered(page)
+    standing = "SELECT count(*) FROM acts WHERE reviewer = 'ann' AND kind = 'decide' AND standing = 1"
+    assert rows(server, standing) == [(20,)]
+
+
+def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(page: Page, server: AppServer) -> None:
+    open_desk(page, server, "bob")
+    page.wait_for_timeout(2000)
+    for i in range(14):
+        if i == 5:
+            server.stop(signal.SIGKILL)
+        page.keyboard.press("d")
+        page.wait_for_timeout(40)
+    assert page.evaluate(WAITING) >= 9
+    expect(page.locator(".unsaved")).to_be_visible()
+    server.start()
+    page.reload()
+    expect(page.locator(".verdict")).to_be_visible(timeout=PATIENT)
+    delivered(page)
+    found = acts(server, "bob")
+    assert sorted(number for _, _, number in found) == list(range(1, 15))
+    about = rows(server, "SELECT row FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'bob'")
+    assert len(about) == len(set(about)) == 14
+
+
+def test_a_second_tab_decides_beside_the_first(page: Page, server: AppServer) -> None:
+    open_desk(page, server, "eve")
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator(".verdict")).to_be_visible(timeout=PATIENT)
+    page.keyboard.press("k")
+    delivered(page)
+    other.keyboard.press("d")
+    delivered(other)
+    found = acts(server, "eve")
+    assert len(found) == 2 and len({tab for _, tab, _ in found}) == 2
+    about = rows(server, "SELECT row, action FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'eve' "
+                         "ORDER BY act")  # fmt: skip
+    assert about[0][0] == about[1][0] and [action for _, action in about] == ["keep", "drop"]

@@ -1,0 +1,185 @@
+"""The screen Suspects: its states, filters that reach the service, links, escaping, the way to review."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from influence_core import service
+from influence_core.errors import BadInput
+from tests.screens.conftest import Opener, markup
+from tests.screens.fake_data import material
+from tests.screens.fake_service import FakeService
+
+COMBINED = service.SuspectColumn("combined", "Combined", "sum of margins", "Both together.", True, False)
+VOTES = service.SuspectColumn("neighbour_votes", "Neighbours' labels", "lead in votes", "What is near.", False, True)
+LOSS = service.SuspectColumn("loss", "Training loss", "loss", "How wrong <it> is.", True, False)
+NEEDED = service.FitNeeded("suspects", "Label suspects", "key", 90.0, 2.0, "About 90 seconds. Once.", None)
+JOB = service.JobView(7, "key", "Label suspects", "running", "looking for label errors", 0.4, 30.0, 90.0, "", True)
+
+
+@dataclass
+class FakeSuspects:
+    """Rows in three columns; what was asked is kept."""
+
+    fake: FakeService
+    answer: Any = None
+    asked: list[service.SuspectFilter] = field(default_factory=list)
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    more: service.FitNeeded | None = None
+    likely: int | None = 30
+
+    def suspects(self, study: str, filter: service.SuspectFilter) -> Any:
+        self.asked.append(filter)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is not None:
+            return self.answer
+        m = material(study)
+        rows = [] if filter.text == "nothing" else [
+            service.SuspectRow(
+                i + 1, self.fake.datum(m, "train", i), m.classes[-1], 0.97, 0.98, 1.5, 2,
+                ("8 of 10 neighbours say <b>3</b>", "the model said 3 until epoch 40"),
+                (self.fake.datum(m, "test", 4),) if i == 0 else (),
+            ) for i in range(5)
+        ]  # fmt: skip
+        column = next(c for c in (COMBINED, VOTES, LOSS) if c.name == (filter.column or "combined"))
+        total = 0 if not rows else 70
+        budget = (service.BudgetPrecision(60, 0.9, 0.88, 0.5, False),)
+        return service.SuspectPage(
+            tuple(rows), total, 1200, column, (COMBINED, VOTES, LOSS), 3, self.likely, None, budget, ("A note.",),
+            (("KNN-Shapley value", "needs labels"),), "", self.more,
+        )  # fmt: skip
+
+    def suspect_rows(self, study: str, filter: service.SuspectFilter) -> list[int]:
+        return [4, 2]
+
+    def start_suspects(self, study: str, retrain: bool, client: str) -> service.JobView:
+        self.done.append(("start", study, retrain))
+        return JOB
+
+    def save_queue(self, study: str, title: str, split: str, row_ids: list[int], source: str) -> str:
+        self.done.append(("queue", study, split, tuple(row_ids), source))
+        return "0" * 32
+
+    def oddities(self, study: str, kind: str, page: int = 0, limit: int = 24) -> service.OddityPage:
+        m = material(study)
+        if kind == "leakage":
+            return service.OddityPage(kind, (), 0, "distance", "")
+        rows = (service.Oddity(1, self.fake.datum(m, "train", 1), 0.0, self.fake.datum(m, "train", 2), "the same as"),)
+        return service.OddityPage(kind, rows, 1, "distance over the typical one", "")
+
+
+@pytest.fixture
+def listed(fake: FakeService, monkeypatch: pytest.MonkeyPatch) -> FakeSuspects:
+    suspects = FakeSuspects(fake)
+    for name in ("suspects", "suspect_rows", "start_suspects", "save_queue", "oddities"):
+        monkeypatch.setattr(service, name, getattr(suspects, name), raising=False)
+    monkeypatch.setattr(service, "job", lambda study, job_id: JOB)
+    return suspects
+
+
+def select(app: AppTest, label: str) -> Any:
+    return next(box for box in app.selectbox if box.label == label)
+
+
+def test_the_list_says_how_many_why_and_what_they_feed(opened: Opener, listed: FakeSuspects) -> None:
+    page = markup(opened("suspects", study="digits"))
+    assert "About 30 rows look mislabelled" in page and "Of 1,200 train rows (2.5%)." in page
+    assert "Expected, by this order: first 60: 90% wrong" in page
+    assert "97%" in page and "the model said 3 until epoch 40" in page and "A note." in page
+    assert "&lt;b&gt;3&lt;/b&gt;" in page and "<b>3</b> " not in page
+    assert 'href="row?study=digits&amp;row=0"' in page and page.count("feeds mistakes") == 1
+    assert "explain?study=digits&amp;id=4" in page
+    assert "KNN-Shapley value is not here: it needs labels." in page and "in-sample" in page
+
+
+@pytest.mark.parametrize(("label", "value", "change"), [
+    ("Ordered by", "loss", {"column": "loss"}),
+    ("Labelled", "1", {"given": "1"}),
+    ("Suggested", "8", {"suggested": "8"}),
+    ("Detectors that say “mislabelled”", 2, {"agree": 2}),
+])  # fmt: skip
+def test_filters_reach_the_service_and_the_address(
+    opened: Opener, listed: FakeSuspects, label: str, value: Any, change: dict[str, Any]
+) -> None:
+    app = opened("suspects", study="digits", page="1")
+    assert listed.asked[-1].page == 1
+    select(app, label).set_value(value).run()
+    assert listed.asked[-1] == replace(service.SuspectFilter(), **change)
+    assert set(app.query_params) == {"study", {"column": "by", "given": "labelled"}.get(next(iter(change)), *change)}
+
+
+def test_a_detector_without_in_sample_mark_has_none(opened: Opener, listed: FakeSuspects) -> None:
+    page = markup(opened("suspects", study="digits", by="neighbour_votes"))
+    assert "What is near. Unit: lead in votes." in page and ">in-sample</span>" not in page
+
+
+def test_an_empty_list_says_what_to_do(opened: Opener, listed: FakeSuspects) -> None:
+    app = opened("suspects", study="digits", search="nothing")
+    assert "No row passes the filters" in markup(app) and app.button(key="review_these").disabled
+
+
+def test_pages_are_turned(opened: Opener, listed: FakeSuspects) -> None:
+    app = opened("suspects", study="digits")
+    assert "1–24 of 70" in markup(app) and app.button(key="page_back").disabled
+    app.button(key="page_next").click().run()
+    app.button(key="page_next").click().run()
+    assert listed.asked[-1].page == 2 and "49–70 of 70" in markup(app) and app.button(key="page_next").disabled
+
+
+def test_review_takes_the_filtered_rows_along(opened: Opener, listed: FakeSuspects) -> None:
+    app = opened("suspects", study="digits", by="loss")
+    app.button(key="review_these").click().run()
+    assert listed.done == [("queue", "digits", "train", (4, 2), "suspects by loss")]
+
+
+def test_what_it_costs_comes_first_and_starts_on_a_click(opened: Opener, listed: FakeSuspects) -> None:
+    listed.answer = NEEDED
+    app = opened("suspects", study="digits")
+    assert "About 90 seconds. Once." in markup(app) and not listed.done
+    app.button(key="fit_start").click().run()
+    assert listed.done == [("start", "digits", False)]
+
+
+@pytest.mark.parametrize(("state", "words"), [
+    ("running", "looking for label errors"), ("failed", "The disk is full."), ("cancelled", "goes on from there"),
+])  # fmt: skip
+def test_jobs_are_shown_in_their_state(opened: Opener, listed: FakeSuspects, state: str, words: str) -> None:
+    job = replace(JOB, state=state, is_active=state == "running", message="The disk is full." * (state == "failed"))
+    listed.answer = replace(NEEDED, job=job)
+    assert words in markup(opened("suspects", study="digits"))
+
+
+def test_a_cheap_search_starts_by_itself_once(opened: Opener, listed: FakeSuspects) -> None:
+    listed.answer = replace(NEEDED, seconds=2.0)
+    opened("suspects", study="digits").run()
+    assert listed.done == [("start", "digits", False)]
+
+
+def test_out_of_fold_numbers_are_offered_and_never_start_by_themselves(opened: Opener, listed: FakeSuspects) -> None:
+    listed.more = replace(NEEDED, seconds=2.0, method_title="Out-of-fold suspects", key="other")
+    app = opened("suspects", study="digits")
+    assert "In-sample, from a model that saw these labels: Combined, Training loss." in markup(app) and not listed.done
+    app.button(key="more_start").click().run()
+    assert listed.done == [("start", "digits", True)]
+
+
+def test_a_refusal_is_one_panel(opened: Opener, listed: FakeSuspects) -> None:
+    listed.answer = BadInput("No label can be checked here", "No <detector> can run.", "Give checkpoints.")
+    page = markup(opened("suspects", study="digits"))
+    assert "No label can be checked here" in page and "&lt;detector&gt;" in page and "Traceback" not in page
+
+
+def test_a_regression_has_no_classes(opened: Opener, listed: FakeSuspects) -> None:
+    listed.likely = None
+    assert "Rows that fit worst" in markup(opened("suspects", study="digits"))
+
+
+def test_further_lists(opened: Opener, listed: FakeSuspects) -> None:
+    page = markup(opened("suspects", study="digits", list="duplicates"))
+    assert "Near-duplicates: 1" in page and "the same as · 0" in page and page.count("if-suspect-link") == 2
+    assert "No test row is nearly the same" in markup(opened("suspects", study="digits", list="leakage"))

@@ -1,0 +1,105 @@
+"""Reviewing through the service: batches, acts from a browser, queues, decisions, downloads."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from influence_core import service
+from influence_core.changes import RESOLVES
+from influence_core.errors import BadInput
+from influence_core.service.decisions import undo_last
+
+
+def act(number: int, row: Any, action: str = "keep", tab: str = "t", **more: Any) -> dict[str, Any]:
+    return {"tab": tab, "number": number, "decisions": [{"split": "train", "row": row, "action": action, **more}]}
+
+
+@pytest.mark.parametrize("name", ["table", "linear", "image"])
+def test_a_batch_has_what_a_decision_needs(own_studies: Path, name: str) -> None:
+    batch = service.review_batch(name, "loss", "ann", n=5)
+    assert (batch.start, batch.done, len(batch.cards)) == (0, 0, 5)
+    ids = service.queue(name, "loss").row_ids
+    assert [card.row_id for card in batch.cards] == list(ids[:5])
+    for card in batch.cards:
+        assert card.suggested not in (None, card.given)
+        assert [p for _, p in card.classes] == sorted((p for _, p in card.classes), reverse=True)
+        assert card.row_id not in [row.row_id for row in card.beside[0].rows] and len(card.beside[0].rows) == 6
+        assert bool(card.image) == (name == "image") and bool(card.cells) == (name != "image")
+    assert [c.position for c in service.review_batch(name, "loss", "ann", after=3, n=2).cards] == [3, 4]
+
+
+def test_an_act_sent_again_changes_nothing_and_a_bad_one_holds_nothing_up(own_studies: Path) -> None:
+    ids = service.queue("table", "loss").row_ids
+    sent = [act(1, ids[0]), act(2, "no such row"), act(3, ids[1], "relabel", label="bee"), "x", act(4, ids[2], "rm")]
+    first = service.record_acts("table", "ann", sent)
+    assert [(tab, n) for tab, n, _ in first.kept] == [("t", 1), ("t", 3)]
+    assert sorted((tab, n) for tab, n, _ in first.refused) == [("", 0), ("t", 2), ("t", 4)]
+    assert service.record_acts("table", "ann", sent).kept == first.kept
+    assert len(service.decisions_log("table")) == 2
+    undone = service.record_acts("table", "ann", [{"tab": "t", "number": 5, "kind": "undo"}])
+    assert undone.kept == (("t", 5, (ids[1],)),)
+    batch = service.review_batch("table", "loss", "ann", n=3)
+    assert batch.start == 1 and batch.done == 1
+    mine, other = (service.review_batch("table", "loss", name, after=0, n=1).cards[0] for name in ("ann", "bob"))
+    assert mine.mine is not None and mine.mine.action == "keep" and mine.decided == ()
+    assert other.mine is None and [d.reviewer for d in other.decided] == ["ann"]
+
+
+def test_locked_rows_and_false_owners_are_refused(own_studies: Path) -> None:
+    locked = {"tab": "t", "number": 1, "decisions": [{"split": "locked", "row": 1, "action": "drop"}]}
+    assert "Locked rows are not cleaned" in service.record_acts("table", "ann", [locked]).refused[0][2]
+    with pytest.raises(BadInput, match="Locked rows"):
+        service.save_queue("table", "x", "locked", [1], "test")
+    for name in ("", "  ", f"{RESOLVES}ann", "a" * 101):
+        with pytest.raises(BadInput, match="need a name"):
+            service.record_acts("table", name, [])
+
+
+def test_a_saved_queue_is_found_again_by_its_token(own_studies: Path) -> None:
+    ids = list(service.queue("linear", "loss").row_ids[:4])
+    token = service.save_queue("linear", "Four rows", "train", ids, "a test")
+    assert service.save_queue("linear", "Four rows", "train", ids, "a test") == token
+    found = service.queue("linear", token)
+    assert (found.row_ids, found.title, found.source) == (tuple(ids), "Four rows", "a test")
+    for bad in ("f" * 32, "../study", "x"):
+        with pytest.raises(BadInput, match="queue cannot be opened"):
+            service.queue("linear", bad)
+    with pytest.raises(BadInput, match="Unknown row id"):
+        service.save_queue("linear", "x", "train", ["gone"], "a test")
+
+
+def test_conflicts_agreement_and_downloads(own_studies: Path) -> None:
+    ids = service.queue("table", "loss").row_ids
+    service.record_acts("table", "ann", [act(1, ids[0], "drop"), act(2, ids[1])])
+    service.record_acts("table", "bob", [act(1, ids[0], "relabel", label="new"), act(2, ids[1])])
+    page = service.decisions_page("table")
+    assert page.n_conflicts == 1 and page.conflicts[0].row_id == ids[0]
+    assert page.agreement.measure == "Cohen's kappa" and page.agreement.n_rows == 2
+    service.resolve_conflict("table", "train", ids[0], "drop")
+    page = service.decisions_page("table")
+    assert page.n_conflicts == 0 and page.actions == {"drop": 1, "keep": 1}
+    cleaned = pd.read_csv(io.BytesIO(service.cleaned_data("table", "csv")))
+    assert ids[0] not in set(cleaned["id"]) and len(cleaned) == 95
+    patch = pd.read_csv(io.BytesIO(service.patch_file("table", "csv")))
+    assert set(patch["row_id"]) == {ids[0], ids[1]}
+    assert "keep" in undo_last("table", "bob")
+    assert [line.words for line in service.decisions_log("table", text="new")] == [
+        f"train row {ids[0]}: relabel {page_given(ids[0])} → new"
+    ]
+
+
+def page_given(row: Any) -> str:
+    return service.review_batch("table", "loss", "ann", after=0, n=1, row=row).cards[0].given
+
+
+def test_guidelines_are_kept_and_bounded(own_studies: Path) -> None:
+    assert service.guidelines("table") == ""
+    service.save_guidelines("table", "An <b>ant</b> has six legs.")
+    assert service.guidelines("table") == "An <b>ant</b> has six legs."
+    with pytest.raises(BadInput, match="too long"):
+        service.save_guidelines("table", "x" * 20_001)
