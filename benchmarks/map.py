@@ -33,7 +33,8 @@ def run(report: Report) -> None:
         started = time.perf_counter()
         command = [sys.executable, "-m", "influence_core", "project", str(studies / "million"), "--kind", "pca"]
         subprocess.run(command, check=True, capture_output=True)
-        report.add("map", f"projecting {N_ROWS:,} rows (principal components)", f"{time.perf_counter() - started:.0f} s")
+        seconds = time.perf_counter() - started
+        report.add("map", f"projecting {N_ROWS:,} rows (principal components)", f"{seconds:.0f} s")
         server = AppServer(studies, Path(work) / "log")
         server.start()
         browser = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGUMENTS)

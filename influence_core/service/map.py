@@ -186,7 +186,13 @@ def rows_in_polygon(study: str, asked: MapRequest, polygon: Sequence[Sequence[fl
 
 
 def _examples(rows: MapRows, places: np.ndarray, loss: np.ndarray | None) -> tuple[tuple[str, RowId], ...]:
-    worst = places[:_EXAMPLES] if loss is None else places[np.argsort(-loss, kind="stable")[:_EXAMPLES]]
+    worst = places[:_EXAMPLES]
+    if loss is not None and len(places) > _EXAMPLES:
+        # All that tie for the last place, then the first of them: a partition alone keeps any.
+        last = -np.partition(-loss, _EXAMPLES - 1)[_EXAMPLES - 1]
+        places, loss = places[loss >= last], loss[loss >= last]
+    if loss is not None:
+        worst = places[np.argsort(-loss, kind="stable")[:_EXAMPLES]]
     splits = (SPLITS[int(test)] for test in rows.is_test[worst])
     return tuple(zip(splits, rows.ids[worst].tolist(), strict=True))
 

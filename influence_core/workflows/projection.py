@@ -53,7 +53,9 @@ class ProjectionConfig(Config):
         description="penultimate: what enters the last layer; input: the raw input; gradients: of the last layer.",
     )
     kind: Literal["pca", "umap"] = Field("umap", description="pca: principal components; umap: neighbours stay near.")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the sample, of UMAP and of random projections.")
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="Seed of the sample, of UMAP and of random projections."
+    )
 
 
 @dataclass(frozen=True)

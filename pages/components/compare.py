@@ -93,7 +93,7 @@ def summary(found: service.Comparison) -> str:
         lines.append(_line("Agrees with its training labels", found.agreement, percents=True))
     return element(
         "section",
-        element("h2", text(f"{found.names[0]} → {found.names[1]}")),
+        element("h2", text(f"{found.names[0]} → {found.names[1]}"), element("small", text(found.study))),
         element("p", element("b", text(found.headline)), css="if-headline"),
         alarm if found.alarm else "",
         element("p", text(found.doubt), css="if-doubt") if found.doubt else "",
@@ -110,7 +110,8 @@ def gain_in_words(found: service.Comparison) -> str:
         f"The mean loss of the test rows rose by {number(-found.realised)}")  # fmt: skip
     if found.predicted is None:
         return f"{realised}. No prediction to compare with: {found.predicted_by}"
-    return f"{realised}; influence ({found.predicted_by}) had predicted {signed(found.predicted)} less loss."
+    way = "fall" if found.predicted >= 0 else "rise"
+    return f"{realised}; influence ({found.predicted_by}) had predicted a {way} by {number(abs(found.predicted))}."
 
 
 def details(found: service.Comparison) -> str:
@@ -126,7 +127,9 @@ def details(found: service.Comparison) -> str:
         title = f"By group, {found.reported} rows"
         parts.append(element("h3", title) + _table(("Group", "Before", "After", "Change", "95% interval"), lines))
     if found.confusion is not None:
-        parts.append(confusion_change(found))
+        title = f"Change of the confusion matrix, {found.reported} rows"
+        words = "Given in rows, predicted in columns, mean over the models; outlined is worse."
+        parts.append(element("h3", text(title), element("small", words)) + confusion_change(found))
     return element("section", *parts, css="if-compare")
 
 

@@ -29,6 +29,7 @@ CHEAP_SECONDS = 90.0  # UMAP this short starts by itself
 _KEY = "map_region"
 _REGION = "map region"
 _MIX_SHOWN = 8
+_CARDS_AT_ONCE = 100_000  # rows of a study
 
 
 def request(view: View, method: str) -> service.MapRequest:
@@ -147,7 +148,7 @@ def row_card(study: str, view: View) -> None:
 
 
 def selection(
-    study: str, asked: service.MapRequest, corners: list[list[float]], classes: tuple[str, ...]
+    study: str, asked: service.MapRequest, corners: list[list[float]], shown: service.MapView
 ) -> None:  # fmt: skip
     """Draw what lies in the region, and what can be done with it."""
     found = service.rows_in_polygon(study, asked, corners)
@@ -161,11 +162,13 @@ def selection(
     if not found.total:
         return
     _send(study, asked, corners, found)
-    if classes and found.count["train"]:
-        _relabelling(study, asked, corners, (found, classes))
-    with st.expander("Rows with the greatest loss there", key="region_rows"):
-        shown = service.map_cards(study, found.examples[:8])
-        st.html(prediction_grid(shown, lambda row: session.href("map", split=row.split, row=str(row.row_id))))
+    if shown.classes and found.count["train"]:
+        _relabelling(study, asked, corners, (found, shown.classes))
+    # The first card of a large study waits until the model has seen every row.
+    small = sum(shown.n_rows.values()) <= _CARDS_AT_ONCE
+    if st.toggle("Show those with the greatest loss", value=small, key="region_rows"):
+        cards = service.map_cards(study, found.examples[:8])
+        st.html(prediction_grid(cards, lambda row: session.href("map", split=row.split, row=str(row.row_id))))
 
 
 def _figures(found: service.MapSelection) -> list[str]:

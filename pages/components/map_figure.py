@@ -121,6 +121,7 @@ def _scale(figure: go.Figure, view: service.MapView, ink: dict[str, str], theme:
 def _links(figure: go.Figure, view: service.MapView, ink: dict[str, str]) -> None:
     if not len(view.query):
         return
+    # All by WebGL: its layer lies above the others, so that marks drawn otherwise would be under the points.
     from_x, from_y = view.query.mean(0).tolist()
     for side, symbol in (("pro", "triangle-up"), ("opp", "triangle-down")):
         links = [link for link in view.links if (link.score > 0) == (side == "pro")]
@@ -128,9 +129,9 @@ def _links(figure: go.Figure, view: service.MapView, ink: dict[str, str]) -> Non
             continue
         x = [value for link in links for value in (from_x, link.x, None)]
         y = [value for link in links for value in (from_y, link.y, None)]
-        figure.add_scatter(x=x, y=y, mode="lines", hoverinfo="skip", showlegend=False, legendgroup=side,
+        figure.add_scattergl(x=x, y=y, mode="lines", hoverinfo="skip", showlegend=False, legendgroup=side,
                            line={"width": 1.4, "color": ink[side]})  # fmt: skip
-        figure.add_scatter(
+        figure.add_scattergl(
             x=[link.x for link in links], y=[link.y for link in links], mode="markers", meta="train",
             name={"pro": "proponents", "opp": "opponents"}[side], legendgroup=side,
             marker={"size": 11, "symbol": symbol, "color": ink[side], "line": {"width": 1, "color": ink["paper"]}},
@@ -138,7 +139,7 @@ def _links(figure: go.Figure, view: service.MapView, ink: dict[str, str]) -> Non
             text=[f"{_plain(link.label)}, score {signed(link.score)}" for link in links],
             hovertemplate="train row %{customdata}<br>labelled %{text}<extra></extra>",
         )  # fmt: skip
-    figure.add_scatter(
+    figure.add_scattergl(
         x=view.query[:, 0], y=view.query[:, 1], mode="markers", name="explained", hoverinfo="skip",
         unselected={"marker": {"opacity": 1}},
         marker={"size": 15, "symbol": "star", "color": ink["ink"], "line": {"width": 1.5, "color": ink["paper"]}},
@@ -152,7 +153,7 @@ def _ring(figure: go.Figure, view: service.MapView, chosen: tuple[str, str] | No
     test = chosen[0] == "test"
     found = [i for i, row_id in enumerate(points.ids) if str(row_id) == chosen[1] and bool(points.is_test[i]) == test]
     if found:
-        figure.add_scatter(x=points.x[found], y=points.y[found], mode="markers", hoverinfo="skip", showlegend=False,
+        figure.add_scattergl(x=points.x[found], y=points.y[found], mode="markers", hoverinfo="skip", showlegend=False,
                            marker={"size": 17, "symbol": "circle-open", "color": ink["ink"],
                                    "line": {"width": 2.5}})  # fmt: skip
 

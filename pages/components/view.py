@@ -11,7 +11,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-SCREENS = ("overview", "explain", "suspects", "row", "methods", "map", "review", "decisions", "import", "studies", "compare")
+SCREENS = (
+    "overview",
+    "explain",
+    "suspects",
+    "row",
+    "methods",
+    "map",
+    "review",
+    "decisions",
+    "import",
+    "studies",
+    "compare",
+)
 STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
 ORDERS = ("confidence", "id", "random", "error")
 SPLITS = ("train", "test", "locked")

@@ -31,7 +31,7 @@ with left, errors.shown():
         with right, st.container(key="map_side"), errors.shown():
             corners = map.region(shown)
             if corners:
-                map.selection(view.study, asked, corners, shown.classes)
+                map.selection(view.study, asked, corners, shown)
             if view.row and view.split != "locked":
                 map.row_card(view.study, view)
             elif not corners:
