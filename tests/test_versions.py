@@ -13,11 +13,11 @@ from influence_core import Run, Study, attribute
 from influence_core.changes import Change
 from influence_core.errors import BadInput, Unavailable
 from influence_core.outcomes import Correction, Outcomes
-from influence_core.primitives.paired import Paired, paired_changes
+from influence_core.primitives.paired import paired_changes
 from influence_core.study_archive import import_archive, write_archive
 from influence_core.study_changes import combined, correction
 from influence_core.versions import delete_version, rename_version, version_changes, versions
-from influence_core.workflows.comparison import SplitChange, alarm, compare
+from influence_core.workflows.comparison import compare
 from influence_core.workflows.predicted_gain import predicted_gain
 from influence_core.workflows.retraining import plan, retrain
 
@@ -164,12 +164,6 @@ def test_a_paired_interval_covers_what_it_should() -> None:
         one = paired_changes(np.zeros((8, 150)), difference, draws=300)[0]
         covered += one.low <= 0.2 <= one.high
     assert covered >= 50
-
-
-def test_the_alarm_rings_where_agreement_rises_alone() -> None:
-    flat, up = Paired(0.8, 0.8, 0.0, -0.02, 0.02, 100), Paired(0.8, 0.9, 0.1, 0.05, 0.15, 100)
-    assert "did not measurably rise" in alarm(SplitChange("locked", 100, flat, flat), up)
-    assert alarm(SplitChange("locked", 100, up, flat), up) == "" == alarm(SplitChange("locked", 100, flat, flat), flat)
 
 
 def test_a_correction_says_what_is_trained(study: Study) -> None:

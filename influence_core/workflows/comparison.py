@@ -65,6 +65,7 @@ class Comparison:
         realised: How much it fell.
         headline: The result in one sentence.
         notes: How the figures came about.
+        study: Title of the study.
     """
 
     before: str
@@ -85,6 +86,7 @@ class Comparison:
     realised: float
     headline: str
     notes: tuple[str, ...]
+    study: str
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def compare(study: Study, before: str, after: str, grouping: Grouping | None = N
         _confusions(main, len(names)) if names else None, names, agreement, alarm(changes[0], agreement),
         doubt(changes[0]), _total(gain), _by_what(gain, before),
         -next(c for c in changes if c.split == "test").loss.change,
-        headline(changes[0], sides[1]), _notes(len(seeds), main, sides),
+        headline(changes[0], sides[1]), _notes(len(seeds), main, sides), original.header.title,
     )  # fmt: skip
     return result
 

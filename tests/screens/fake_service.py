@@ -18,7 +18,7 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
-from tests.screens import fake_imports, fake_keeping, fake_versions
+from tests.screens import fake_imports, fake_keeping, fake_map, fake_reviews, fake_suspects, fake_versions
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -36,6 +36,9 @@ class FakeService:
         imports: The functions about imports, with switches of their own.
         keeping: The functions about studies as a whole, likewise.
         compare: The functions about versions, likewise.
+        reviews: The functions about reviewing, likewise.
+        map: The functions about the map, likewise.
+        suspicion: The functions about suspects, likewise.
     """
 
     names: tuple[str, ...] = ("digits", "cells", "words")
@@ -52,10 +55,14 @@ class FakeService:
     imports: fake_imports.FakeImports = field(default_factory=fake_imports.FakeImports)
     keeping: fake_keeping.FakeKeeping = field(default_factory=fake_keeping.FakeKeeping)
     compare: fake_versions.FakeVersions = field(init=False)
+    reviews: fake_reviews.FakeReviews = field(default_factory=fake_reviews.FakeReviews)
+    map: fake_map.FakeMap = field(default_factory=fake_map.FakeMap)
+    suspicion: fake_suspects.FakeSuspects = field(init=False)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        """Give the comparison cards and explanations of this service."""
+        """Give the comparison and the suspects cards and explanations of this service."""
+        self.suspicion = fake_suspects.FakeSuspects(self.datum)
 
         def explained(study: str, row: str) -> views.Explanation | views.FitNeeded:
             return self.explain(study, views.ExplainRequest(ids=(row,), method="grad_cos", k=3))
@@ -455,6 +462,13 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
         put(service, name, getattr(fake.keeping, name))
     for name in fake_versions.FUNCTIONS:
         put(service, name, getattr(fake.compare, name))
+    for name in fake_reviews.FUNCTIONS:
+        put(service, name, getattr(fake.reviews, name))
+    for name in fake_suspects.FUNCTIONS:
+        put(service, name, getattr(fake.suspicion, name))
+    fake.map.datum = fake.datum
+    for name in fake_map.FUNCTIONS:
+        put(service, name, getattr(fake.map, name))
 
 
 @cache

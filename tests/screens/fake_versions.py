@@ -94,7 +94,7 @@ class FakeVersions:
             before, after, (names[before], names[after]), (0, 1, 2), "locked",
             (locked, SplitChange("test", 300, self.locked, loss)), (Slice("", "ant <x>", self.locked),), (), counts,
             ("ant <x>", "bee"), agreement, alarm(locked, agreement), doubt(locked), 0.08, "if_cg", 0.1,
-            "After 43 corrected training rows, a headline.", ("Means over 3 pairs of models.",),
+            "After 43 corrected training rows, a headline.", ("Means over 3 pairs of models.",), "Digits <title>",
         )  # fmt: skip
 
     def same_prediction(self, study: str, before: str, after: str, row_id: Any = "") -> service.SamePrediction:

@@ -80,9 +80,13 @@ def test_before_and_after_with_intervals_on_one_page(opened: Opener, versions: F
     versions.finish("after <review>")
     app = opened("compare")
     page = markup(app)
-    for words in ("original → after &lt;review&gt;", "After 43 corrected training rows", "90.0%", "94.0%",
-                  "+4.0 points", "+1.0 to +7.0", "Agrees with its training labels", "ant &lt;x&gt;",
-                  "are in a version already", "The most confident mistake of", "0 of 3 models", "3 of 3 models", "+5.0", "had predicted"):  # fmt: skip
+    expected = (
+        "original → after &lt;review&gt;", "After 43 corrected training rows", "90.0%", "94.0%", "+4.0 points",
+        "+1.0 to +7.0", "Agrees with its training labels", "ant &lt;x&gt;", "are in a version already",
+        "The most confident mistake of", "0 of 3 models", "3 of 3 models", "+5.0", "had predicted a fall by",
+        "Digits &lt;title&gt;", "outlined is worse",
+    )  # fmt: skip
+    for words in expected:
         assert words in page, words
     assert not app.exception and "Alarm" not in page and "not shown to be better" not in page
 

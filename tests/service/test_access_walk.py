@@ -32,7 +32,7 @@ GIVEN: dict[str, Any] = {
     "study": "{study}", "name": "{study}", "token": "{token}", "request": REQUEST, "query": service.PredictionFilter(),
     "chosen": service.PredictionFilter(), "split": "test", "row_id": "row 003", "target": "predicted",
     "method": "tracin_cp", "client": "somebody", "job_id": 1, "format": "csv", "roles": {}, "title": "Another title",
-    "task": "", "content": None, "values": {}, "version": "v1", "before": "", "after": "v1",
+    "task": "", "content": None, "values": {}, "label": "label", "version": "v1", "before": "", "after": "v1",
     "filter": service.SuspectFilter(), "retrain": False, "row": "row 003", "kind": "outliers",
     "asked": service.MapRequest(), "polygon": ((-9, -9), (9, -9), (0, 9)), "drawn": "pca", "rows": (("train", 1007),),
     "reviewer": "ann",

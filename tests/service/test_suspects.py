@@ -161,8 +161,8 @@ def test_further_lists(own_studies: Path) -> None:
 
 
 def test_a_regression_is_ordered_by_error(more_studies: Path) -> None:
-    name = next(folder.name for folder in sorted(more_studies.iterdir())
-                if (folder / "study.toml").exists() and opened(folder.name).study.header.task == "regression")  # fmt: skip
+    studies = [folder.name for folder in sorted(more_studies.iterdir()) if (folder / "study.toml").exists()]
+    name = next(name for name in studies if opened(name).study.header.task == "regression")
     computed(name)
     found = page(name)
     assert found.likely is None and found.rows[0].suggested == "" and "off by" in found.rows[0].reasons[0]

@@ -15,7 +15,7 @@ from influence_core import service
 from influence_core.commands.work import execute
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.reviews import Act, Decision, Reviews
-from influence_core.service import data, tasks
+from influence_core.service import access, data, tasks
 from influence_core.service.opened import opened
 from influence_core.service.worker import run_worker
 from tests.more_studies import BUILDERS
@@ -135,7 +135,7 @@ def test_the_same_prediction_begins_with_the_most_confident_mistake(own_studies:
 def test_of_a_regression_it_begins_with_the_largest_error_and_speaks_of_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    BUILDERS["regression"](tmp_path / "numbers")
+    BUILDERS["diabetes"](tmp_path / "numbers")
     monkeypatch.setenv("INFLUENCE_STUDIES", str(tmp_path))
     study = opened("numbers").study
     row = study.column("train", "id").tolist()[0]
@@ -153,10 +153,8 @@ def test_of_a_regression_it_begins_with_the_largest_error_and_speaks_of_losses(
 def test_only_an_owner_retrains_renames_and_deletes(own_studies: Path) -> None:
     decided(2)
     version = retrained(own_studies)
-    rights = f'[studies.table]\nviewers = ["{BOB}"]\nowners = ["ann@example.org"]\n'
+    rights = f'[studies.table]\nviewer = ["{BOB}"]\n'
     (own_studies / "access.toml").write_text(rights, encoding="utf-8")
-    from influence_core.service import access
-
     access._registered.clear()
     access.set_identity(lambda: BOB, "on", None)
     try:

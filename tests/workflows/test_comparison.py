@@ -59,22 +59,22 @@ def test_of_a_regression_less_loss_is_better() -> None:
         return SplitChange("test", 50, None, Paired(1.0, 1.0 + change, change, low, high, 50))
 
     assert "not shown to be better" in doubt(numbers(-0.1, -0.3, 0.1))
-    assert doubt(numbers(-0.1, -0.2, -0.05)) == "" == doubt(numbers(0.1, -0.1, 0.3)) == alarm(numbers(0.1, 0, 0.3), None)
+    assert doubt(numbers(-0.1, -0.2, -0.05)) == "" == doubt(numbers(0.1, -0.1, 0.3))
+    assert alarm(numbers(0.1, 0, 0.3), None) == ""
 
 
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Three classes, a quarter of the training labels wrong at random, a linear model that cannot learn them by heart."""
+    """Three classes, three training labels in ten moved on to the next class, a linear model that cannot do so."""
     tables = table_rows(5, {"train": 120, "test": 60, "locked": 90}, lambda i: i)
     random, truth = np.random.default_rng(0), tables["train"].select(["id", "label"])
     names = ("ant", "bee", "cat")
     given = [
-        names[(names.index(label) + random.integers(1, 3)) % 3] if random.random() < 0.25 else label
-        for label in truth["label"].to_pylist()
+        names[(names.index(label) + 1) % 3] if random.random() < 0.3 else label for label in truth["label"].to_pylist()
     ]
     place = tables["train"].schema.get_field_index("label")
     tables["train"] = tables["train"].set_column(place, "label", pa.array(given))
-    recipe = Recipe(learning_rate=0.1, weight_decay=1e-3, batch_size=20, epochs=8)
+    recipe = Recipe.checked({"learning_rate": 0.1, "weight_decay": 1e-2, "batch_size": 40, "epochs": 25})
     options, encoder = {"n_inputs": len(COLUMNS), "n_classes": 3}, TableEncoder.fitted(tables["train"], COLUMNS)
     path = tmp_path_factory.mktemp("noisy") / "noisy"
     return trained(path, "Noisy", "table", tables, encoder, "logistic", options, recipe, truth)
@@ -93,15 +93,15 @@ def test_fitting_the_labels_to_the_model_rings_and_the_truth_does_not(noisy: Stu
     found = compare(noisy, "", fitted.id)
     gain = found.splits[0].accuracy
     assert found.agreement is not None and found.agreement.change > 0.1 and found.agreement.low > 0
-    assert gain is not None and gain.change <= 0 and found.reported == "locked"
-    assert "fitted to the model" in found.alarm and found.doubt == ""
+    assert gain is not None and gain.change < -0.02 and found.reported == "locked"
+    assert "fitted to the model" in found.alarm and "fell" in found.alarm and found.doubt == ""
     truth = noisy.true_labels
     assert truth is not None
     mended = retrain(noisy, relabelled(noisy, [str(label) for label in truth]), "truth", Run(), 3)
     better = compare(noisy, "", mended.id)
     assert better.agreement is not None and better.agreement.change > 0.1
     gain = better.splits[0].accuracy
-    assert gain is not None and gain.change > 0 and better.alarm == ""
+    assert gain is not None and gain.change > 0.01 and better.alarm == ""
     assert (better.doubt != "") == (gain.low <= 0)
 
 

@@ -1,0 +1,82 @@
+"""The functions about reviewing, on the fake studies: two reviewers who disagree about one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from influence_core.service import review_views as views
+from tests.screens.fake_data import material
+
+FUNCTIONS = (
+    "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
+    "resolve_conflict patch_file cleaned_data"
+).split()
+HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
+
+
+@dataclass
+class FakeReviews:
+    """Switches: ``nothing``: nobody has decided yet; ``owner``: may resolve. What was written is kept."""
+
+    nothing: bool = False
+    owner: bool = True
+    written: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def review_place(self, study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:
+        """Name a queue of three rows."""
+        return token or "suspects", "Suspects", 3, material(study).classes, "classification"
+
+    def review_batch(self, study: str, token: str, reviewer: str, *_: Any) -> views.ReviewBatch:
+        """Return no cards: the browser asks for them."""
+        return views.ReviewBatch(0, 3, 0, ())
+
+    def record_acts(self, study: str, reviewer: str, acts: Any) -> views.Receipt:
+        """Keep what was sent."""
+        self.written.append(("record_acts", (reviewer, acts)))
+        return views.Receipt(tuple((act["tab"], act["number"], ()) for act in acts))
+
+    def known_reviewer(self, study: str) -> str:
+        """Nobody is signed in."""
+        return ""
+
+    def guidelines(self, study: str) -> str:
+        """Return words that must stay words."""
+        return HOSTILE
+
+    def save_guidelines(self, study: str, text: str) -> None:
+        """Keep them."""
+        self.written.append(("save_guidelines", (text,)))
+
+    def decisions_page(self, study: str) -> views.DecisionsPage:
+        """Return two reviewers and one conflict."""
+        if self.nothing:
+            empty = views.Agreement("", float("nan"), 0, ())
+            return views.DecisionsPage((), {}, 0, (), empty, self.owner)
+        votes = (
+            views.Decided("ann", "keep", None, None, "", 1e9),
+            views.Decided("ben", "relabel", HOSTILE, None, "", 2e9),
+        )
+        return views.DecisionsPage(
+            (views.Pace("ann", 12, 1e9, 1e9 + 60, 12.0), views.Pace(HOSTILE, 1, 2e9, 2e9, None)),
+            {"relabel": 3, "keep": 9}, 1, (views.ConflictView("train", 7, "3", votes),),
+            views.Agreement("Cohen's kappa", 0.4, 5, ("ann", HOSTILE), ((HOSTILE, 0.2, 3),)), self.owner,
+        )  # fmt: skip
+
+    def decisions_log(self, study: str, text: str = "", reviewer: str = "", *_: Any) -> tuple[views.LogLine, ...]:
+        """Return one line that contains what was searched."""
+        words = f"train row 7: relabel 3 → {HOSTILE}"
+        line = views.LogLine(4, "ann", 1e9, "decide", True, 1, words, {"method": "gas"})
+        return (line,) if not self.nothing and text in words and reviewer in ("", "ann") else ()
+
+    def resolve_conflict(self, study: str, *vote: Any) -> None:
+        """Keep the vote."""
+        self.written.append(("resolve_conflict", vote))
+
+    def patch_file(self, study: str, format: str) -> bytes:
+        """Return a patch without lines."""
+        return b"row_id,split,action\n"
+
+    def cleaned_data(self, study: str, format: str) -> bytes:
+        """Return a table without rows."""
+        return b"id,label\n"

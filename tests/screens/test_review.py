@@ -1,0 +1,48 @@
+"""The screens Review and Decisions on the fake service; keys and painting are tested in a real browser."""
+
+from __future__ import annotations
+
+from tests.screens.conftest import Opener, markup
+from tests.screens.fake_service import FakeService
+
+
+def test_the_desk_is_drawn_for_a_queue(opened: Opener) -> None:
+    app = opened("review", study="digits", queue="suspects")
+    assert not app.exception and "if-problem" not in markup(app)
+
+
+def test_nothing_decided_yet_says_where_to_go(opened: Opener, fake: FakeService) -> None:
+    fake.reviews.nothing = True
+    app = opened("decisions", study="digits")
+    assert not app.exception and "Nothing was decided yet" in markup(app)
+
+
+def test_decisions_show_progress_agreement_conflicts_and_the_log(opened: Opener) -> None:
+    page = markup(opened("decisions", study="digits"))
+    assert "9 keep" in page and "1 in conflict" in page and "kappa 0.40 on 5 shared rows" in page
+    assert "train row 7, labelled 3" in page and "<td>ann</td>" in page and "<td>12</td>" in page
+
+
+def test_a_conflict_is_resolved_by_a_click_of_an_owner(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    next(button for button in app.button if button.label.startswith("ann: keep")).click().run()
+    assert fake.reviews.written == [("resolve_conflict", ("train", 7, "keep", None, None))] and not app.exception
+
+
+def test_reviewers_resolve_nothing(opened: Opener, fake: FakeService) -> None:
+    fake.reviews.owner = False
+    app = opened("decisions", study="digits")
+    assert all(button.disabled for button in app.button if button.label.startswith(("ann:", "ben:")))
+
+
+def test_the_log_is_searched(opened: Opener) -> None:
+    app = opened("decisions", study="digits")
+    app.text_input(key="decisions_name").input("ben").run()
+    assert "train row 7: relabel" not in markup(app)
+
+
+def test_guidelines_are_saved(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    app.text_area(key="guidelines").input("A seven has a bar.").run()
+    app.button(key="save_guidelines").click().run()
+    assert fake.reviews.written == [("save_guidelines", ("A seven has a bar.",))] and not app.exception
