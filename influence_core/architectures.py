@@ -75,9 +75,7 @@ def mlp(
     return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes), *last)
 
 
-def logistic(
-    n_inputs: int, n_classes: int, center: float = 0.0, scale: float = 1.0, bias: bool = True
-) -> nn.Module:
+def logistic(n_inputs: int, n_classes: int, center: float = 0.0, scale: float = 1.0, bias: bool = True) -> nn.Module:
     """Return multinomial logistic regression, or with one output linear regression: one Linear layer."""
     model = mlp(n_inputs, n_classes, (), center, scale)
     assert isinstance(model, nn.Sequential)

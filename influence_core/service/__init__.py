@@ -3,6 +3,14 @@
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
+from influence_core.service.decisions import (
+    cleaned_data,
+    decisions_log,
+    decisions_page,
+    patch_file,
+    resolve_conflict,
+    undo_last,
+)
 from influence_core.service.demo import reset_demo, start_demo
 from influence_core.service.imports import (
     cancel_import,
@@ -42,17 +50,8 @@ from influence_core.service.map_views import (
     MapView,
 )
 from influence_core.service.oddities import oddities
-from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
-from influence_core.service.rowcards import row_card
-from influence_core.service.decisions import (
-    cleaned_data,
-    decisions_log,
-    decisions_page,
-    patch_file,
-    resolve_conflict,
-    undo_last,
-)
 from influence_core.service.queues import queue, save_queue
+from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.review_acts import record_acts
 from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
 from influence_core.service.reviews import (
@@ -63,6 +62,7 @@ from influence_core.service.reviews import (
     review_place,
     save_guidelines,
 )
+from influence_core.service.rowcards import row_card
 from influence_core.service.suspect_evidence import suspect_evidence
 from influence_core.service.suspect_views import (
     BudgetPrecision,

@@ -76,8 +76,8 @@ def overview(study: str) -> Overview:
     counts, accuracy, confusion = ({}, {}, np.zeros((0, 0), dtype=int)) if regression else _class_figures(held)
     wrong = predictions(study, PredictionFilter(status="wrong", limit=8)) if regression is None else _NONE
     card = replace(
-        _card(held.study.path), title=header.title, n_train=held.study.n_rows("train"), n_test=held.study.n_rows("test"),
-        n_classes=len(header.classes),
+        _card(held.study.path), title=header.title, n_train=held.study.n_rows("train"),
+        n_test=held.study.n_rows("test"), n_classes=len(header.classes),
     )  # fmt: skip
     return Overview(
         card, header.description, _model_in_words(held), task.n_params, task.n_checkpoints,
