@@ -26,7 +26,7 @@ from influence_core.recipe import Recipe
 from influence_core.run import Run
 from influence_core.task import Task
 from influence_core.trajectory import trained_checkpoints
-from influence_core.workflows.suspects.ranking import COMBINED, suspects
+from influence_core.workflows.suspects.ranking import COMBINED, PARTS, suspects
 
 DOCS = Path(__file__).parents[1] / "docs" / "suspects.md"
 SMS = Path(__file__).parents[2] / "shared" / "data" / "sms-spam.csv"
@@ -159,20 +159,24 @@ def measured(case: Case) -> list[dict[str, object]]:
 
 def _bars(lines: pd.DataFrame) -> list[tuple[str, float, float]]:
     """Return the bars as (what, measured, least)."""
-    gate = lines[(lines.data == "digits") & (lines.noise == "class-pair")]
-    combined = lines[lines.detector == COMBINED].set_index(["data", "noise", "seed"])
-    parts = lines[lines.detector != COMBINED].groupby(["data", "noise", "seed"]).auc.max()
-    behind = (combined.auc - parts).min()
-    uniform = combined.loc["digits", "uniform"]
+    case = ["data", "noise", "seed"]
+    combined = lines[lines.detector == COMBINED].set_index(case).sort_index()
+    others = lines[lines.detector != COMBINED]
+    parts = others[others.detector.isin(PARTS)].groupby(case).auc.max()
+    best = others.loc[others.groupby(case).auc.idxmax()].set_index(case)
+    behind, at = combined.auc - best.auc, (combined.auc - best.auc).idxmin()
+    worst = f"{at[0]}, {at[1]}, seed {at[2]}: {best.detector[at]}"
     bars = [
         ("class-pair noise, memorising network: worst AUC of the combined list",
-         gate[gate.detector == COMBINED].auc.min(), 0.985),
-        ("combined minus the best detector, AUC, worst case", behind, -0.005),
-        ("digits, 10% uniform: worst recall at 15% inspected", uniform.recall15.min(), 0.98),
+         combined.loc[("digits", "class-pair")].auc.min(), 0.985),
+        ("combined minus the better of its two parts, AUC, worst case", (combined.auc - parts).min(), -0.005),
+        (f"combined minus the best of all detectors, AUC, worst case ({worst})", behind.min(), -0.005),
+        ("digits, 10% uniform: worst recall at 15% inspected",
+         combined.loc[("digits", "uniform")].recall15.min(), 0.98),
     ]  # fmt: skip
     if "sms-spam" in set(lines.data):
-        worst = combined.loc["sms-spam", "uniform"].recall10.min()
-        bars.append(("sms-spam, 5% uniform: worst recall at 10% inspected", worst, 0.8))
+        least = combined.loc[("sms-spam", "uniform")].recall10.min()
+        bars.append(("sms-spam, 5% uniform: worst recall at 10% inspected", least, 0.8))
     return bars
 
 

@@ -177,7 +177,7 @@ class Desk {
     for (const d of card.decided) left.append(el("p", "mine", `Already decided by ${d.reviewer}: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
     left.append(this.classButtons(card), this.actionButtons(card), this.commentBox(card));
     if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
-    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card.given)), el("p", "soft", `Row ${card.row_id}. ${card.reasons.join(" ")}`));
+    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card.given)), el("p", "soft", `Row ${card.row_id}. ${card.reasons.join(" · ")}`));
     if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
     return el("main", "", left, right);
   }

@@ -42,7 +42,7 @@ from influence_core.workflows.suspects.predictions import (
 
 VERSION = 2
 COMBINED = "combined"
-_PARTS = ("training_margin", "neighbour_votes")
+PARTS = ("training_margin", "neighbour_votes")
 _DEFAULTS = (COMBINED, "out_of_fold", "training_margin", "out_of_fold_error", "neighbour_votes", "loss")
 _EVEN = 0.005  # error rates closer than this are alike
 
@@ -175,9 +175,9 @@ def _produce(writer: Writer, search: Search, chosen: Sequence[Detector]) -> None
         columns[detector.name] = _suspicion(detector, search)
     flags = {d.name: columns[d.name] > d.flags for d in chosen if d.flags is not None}
     notes: list[str] = []
-    if all(part in columns for part in _PARTS):
+    if all(part in columns for part in PARTS):
         weight, note = _vote_weight(search)
-        columns = {COMBINED: columns[_PARTS[0]] + weight * columns[_PARTS[1]], **columns}
+        columns = {COMBINED: columns[PARTS[0]] + weight * columns[PARTS[1]], **columns}
         notes.append(note)
     trained = any(detector.retrains for detector in chosen)
     source = source_of(search) if trained and search.task.loss.classifies else "recipe" if trained else ""
@@ -270,5 +270,5 @@ def _mean(parts: list[Tensor], weights: list[float]) -> Tensor:
 
 
 __all__ = [
-    "COMBINED", "Suspects", "chosen_detectors", "obtained_suspects", "read_suspects", "suspects", "suspects_key",
+    "COMBINED", "PARTS", "Suspects", "chosen_detectors", "obtained_suspects", "read_suspects", "suspects", "suspects_key",
 ]  # fmt: skip
