@@ -270,5 +270,6 @@ def _mean(parts: list[Tensor], weights: list[float]) -> Tensor:
 
 
 __all__ = [
-    "COMBINED", "PARTS", "Suspects", "chosen_detectors", "obtained_suspects", "read_suspects", "suspects", "suspects_key",
+    "COMBINED", "PARTS", "Suspects", "chosen_detectors", "obtained_suspects", "read_suspects", "suspects",
+    "suspects_key",
 ]  # fmt: skip
