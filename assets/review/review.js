@@ -53,6 +53,8 @@ class Desk {
   }
   want(what) { this.asked = { after: null, row: null, n: 20, ...what, nonce: ++this.nonce + Date.now() }; this.askedAt = Date.now(); this.send(); }
   fetch() {
+    const body = this.root?.querySelector(".desk");
+    if (body) body.dataset.cards = String(this.cards.size); // how many can be decided about without the server
     if (!this.reviewer || this.asked) return;
     if (this.at === null) return this.want({ n: 6 });
     for (let i = Math.max(0, this.at - 2); i < Math.min(this.total, this.at + 40); i++)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 from pathlib import Path
@@ -34,6 +35,8 @@ def open_desk(page: Page, server: AppServer, reviewer: str) -> None:
     page.get_by_label("Your name").fill(reviewer, timeout=PATIENT)
     page.keyboard.press("Enter")
     expect(page.locator(".verdict")).to_be_visible(timeout=PATIENT)
+    # A press counts where a card is on screen: on a busy machine the second batch of cards takes a moment.
+    expect(page.locator(".desk")).to_have_attribute("data-cards", re.compile(r"[3-9]\d|\d{3}"), timeout=PATIENT)
 
 
 def delivered(page: Page) -> None:
@@ -47,7 +50,7 @@ def test_twenty_quick_presses_count_once_each_and_undo_works(page: Page, server:
         page.wait_for_timeout(40)
     delivered(page)
     found = acts(server, "ann")
-    assert [number for _, _, number in found] == list(range(1, 21)) and {kind for kind, _, _ in found} == {"decide"}
+    assert [(kind, number) for kind, _, number in found] == [("decide", number) for number in range(1, 21)], found
     about = rows(server, "SELECT row FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'ann'")
     assert len({row for (row,) in about}) == 20
 
