@@ -24,6 +24,7 @@ from influence_core.study_versions import check_format
 from influence_core.tables import reading
 
 FORMAT = 1
+MAX_TITLE = 100  # characters
 SPLITS = ("train", "test", "locked")
 ROWS_AT_ONCE = 4096
 States = Mapping[str, Mapping[str, torch.Tensor]]
@@ -168,6 +169,19 @@ def _move_in(part: Path, path: Path, text: str) -> None:
     (part / "study.toml").write_text(text, encoding="utf-8")
     (part / "study.toml").replace(path / "study.toml")
     part.rmdir()
+
+
+def checked_title(title: str, longest: int = MAX_TITLE) -> str:
+    """Return the name that people read, of a study or a version, with single spaces.
+
+    Raises:
+        BadInput: It is empty, too long, or has invisible characters.
+    """
+    title = " ".join(title.split())
+    if not title or len(title) > longest or not title.isprintable():
+        why = f"It has {len(title)} characters; 1 to {longest}, all of them visible, can be used."
+        raise BadInput("This name cannot be used", why, "Choose another one.")
+    return title
 
 
 def read_header(path: Path) -> Header:

@@ -25,7 +25,7 @@ from influence_core.errors import BadInput
 from influence_core.store import disk_errors
 from influence_core.study import Study
 from influence_core.study_changes import grown_model, split_changes
-from influence_core.study_files import States
+from influence_core.study_files import States, checked_title
 from influence_core.tables import reading
 
 FOLDER = "versions"
@@ -250,13 +250,9 @@ def delete_version(study: Path, version_id: str) -> None:
 
 
 def checked_name(name: str) -> str:
-    """Return a name with single spaces.
+    """Return a version's name with single spaces.
 
     Raises:
         BadInput: It is empty, too long, or has invisible characters.
     """
-    name = " ".join(name.split())
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        why = f"It has {len(name)} characters; 1 to {MAX_NAME}, all of them visible, can be used."
-        raise BadInput("This name cannot be used", why, "Choose another one.")
-    return name
+    return checked_title(name, MAX_NAME)

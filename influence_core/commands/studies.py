@@ -9,6 +9,7 @@ import typer
 
 from influence_core.commands.base import StudyPath, app, progress
 from influence_core.errors import BadInput, StoreProblem
+from influence_core.study_files import checked_title
 
 STUDIES = Annotated[Path, typer.Argument(envvar="INFLUENCE_STUDIES", help="The folder of studies.")]
 
@@ -64,7 +65,7 @@ def rename(study: StudyPath, title: Annotated[str, typer.Argument(help="The name
     from influence_core.service import study_folders
 
     study_folders.rename(study, title)
-    print(f"{study} is called {study_folders.checked_title(title)} now.")
+    print(f"{study} is called {checked_title(title)} now.")
 
 
 @app.command()

@@ -88,12 +88,8 @@ class TypedFile:
         """Close it."""
         self.close()
 
-    def tables(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in order as they are in the file, checked, at most ``size`` at a time.
-
-        Raises:
-            BadInput: Damaged data.
-        """
+    def _checked(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of the file, validated."""
         batches = self._raw()
         while True:
             with _reading(self._shown):
@@ -101,6 +97,15 @@ class TypedFile:
                 if batch is None:
                     return
                 batch.validate(full=True)
+            yield batch
+
+    def tables(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows in order as they are in the file, checked, at most ``size`` at a time.
+
+        Raises:
+            BadInput: Damaged data.
+        """
+        for batch in self._checked():
             for start in range(0, len(batch), size):
                 yield pa.Table.from_batches([batch.slice(start, size)])
 
@@ -111,13 +116,8 @@ class TypedFile:
             BadInput: Damaged data, or a huge cell, with its row.
         """
         first = 1
-        batches = self._raw()
-        while True:
+        for batch in self._checked():
             with _reading(self._shown):
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                batch.validate(full=True)
                 columns = [plain(column) for column in batch.columns]
             for name, column in zip(self.names, columns, strict=True):
                 self._check_cells(name, column, first)

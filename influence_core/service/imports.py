@@ -28,6 +28,7 @@ from influence_core.service.uploads import uploaded_file
 from influence_core.service.views import PendingImport
 from influence_core.service.worker import ensure_worker
 from influence_core.store import disk_errors
+from influence_core.study_files import checked_title
 
 __all__ = [
     "cancel_import", "check_images", "check_import", "discard_import", "drop_upload", "pending_import",
@@ -35,7 +36,6 @@ __all__ = [
 ]  # fmt: skip
 
 COMMAND = "finish-import"
-MAX_TITLE = 100
 _KEY = "import"
 _EVERYBODY = "import"  # the one waiter
 _starting = threading.Lock()
@@ -69,10 +69,7 @@ def start_import(token: str, roles: Mapping[str, Any], title: str) -> PendingImp
     """
     access.check_create()
     file = uploaded_file(studies_folder(), token)
-    title = " ".join(title.split()) or file.name.split(".")[0]
-    if len(title) > MAX_TITLE or not title.isprintable():
-        why = f"It has {len(title)} characters; up to {MAX_TITLE}, all of them visible, can be used."
-        raise BadInput("This name cannot be used", why, "Choose a shorter one.")
+    title = checked_title(title.strip() or file.name.split(".")[0])
     words = [COMMAND, "--", token, json.dumps(dict(roles)), title]  # "--": a title may begin with a hyphen
     with _starting:
         folder = next((path for path, job in _imports() if _token(job) == token), None) or _new_folder(title)

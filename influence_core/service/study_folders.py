@@ -20,9 +20,9 @@ from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.jobs import Job, Jobs
 from influence_core.store import disk_errors
 from influence_core.study import Study
+from influence_core.study_files import checked_title
 
 TRASH = ".trash"
-MAX_TITLE = 100
 _changing = threading.Lock()
 
 
@@ -77,19 +77,6 @@ def check_study(study: Path) -> None:
     if study.is_symlink() or not (study / "study.toml").is_file():
         why = f"{study} is a link." if study.is_symlink() else f"{study / 'study.toml'} does not exist."
         raise BadInput("There is no study here", why, "Give the study's own folder.")
-
-
-def checked_title(title: str) -> str:
-    """Return a title with single spaces.
-
-    Raises:
-        BadInput: It is empty, too long, or has invisible characters.
-    """
-    title = " ".join(title.split())
-    if not title or len(title) > MAX_TITLE or not title.isprintable():
-        why = f"It has {len(title)} characters; 1 to {MAX_TITLE}, all of them visible, can be used."
-        raise BadInput("This name cannot be used", why, "Choose another one.")
-    return title
 
 
 def rename(study: Path, title: str) -> None:
