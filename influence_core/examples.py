@@ -182,7 +182,10 @@ def hash_tensors(value: Any, state: Any) -> None:
     else:
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
         state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        flat = tensor.reshape(-1)
+        if flat.numel() and flat.stride(0) != 1:  # a single number cut from a larger tensor keeps its stride
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        state.update(flat.view(torch.uint8).numpy().data)
 
 
 def content_hash(*values: Any) -> str:
