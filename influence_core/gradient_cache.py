@@ -19,8 +19,9 @@ from torch import Tensor
 from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, taken
+from influence_core.measurement import Measurement
 from influence_core.primitives.gradients import GradientPlan, per_example_gradients, planned_gradients
-from influence_core.primitives.losses import Scalar
+from influence_core.primitives.losses import Scalar, outputs
 from influence_core.primitives.projections import GaussianProjection
 from influence_core.primitives.sides import Dense, Factored, Side, Tokens, concatenated, dot, temporary_numbers
 from influence_core.run import Run
@@ -40,12 +41,14 @@ class GradientSpec:
         layers: Module names, or None for the whole model.
         projection: Dimensions of a random projection, or None.
         storage: ``"full"``: the run's precision; ``"half"``: float16 with a scale per row.
+        of: What the gradients are of: the training loss, minus the margin of the row's label, or minus the one output.
     """
 
     checkpoint: int
     layers: tuple[str, ...] | None = None
     projection: int | None = None
     storage: Literal["full", "half"] = "full"
+    of: Literal["loss", "margin", "output"] = "loss"
 
 
 def resolved_layers(task: Task, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -63,7 +66,8 @@ class TrainGradients:
         self.task, self.run, self.spec = task, run, spec
         self.model = task.model_at(spec.checkpoint, run.device, run.dtype)
         first = task.split("train").batch(slice(0, 3), run.device, run.dtype)
-        self.plan: GradientPlan = planned_gradients(self.model, task.loss, first, spec.layers)
+        self._scalar: Scalar = _scalar_of(task, spec.of)
+        self.plan: GradientPlan = planned_gradients(self.model, self._scalar, first, spec.layers)
         self._projection: GaussianProjection | None = None
         self._alone = threading.Lock()
         inputs = {
@@ -71,7 +75,7 @@ class TrainGradients:
             "checkpoint": task.checkpoint_hash(spec.checkpoint),
             "layers": self.plan.layers, "general": self.plan.general,
             "projection": [spec.projection, run.seed] if spec.projection else None,
-            "storage": spec.storage, "precision": run.precision,
+            "storage": spec.storage, "precision": run.precision, **self.identity(),
         }  # fmt: skip
         self.artifact = run.artifacts.obtain(digest(inputs), inputs, self._produce, run.waiting)
         self._sides, self._scales = self._opened()
@@ -83,8 +87,15 @@ class TrainGradients:
     def query(self, batch: Batch, scalar: Scalar) -> list[Side]:
         """Return the gradients of any rows, one side per stored layer, in this run's precision."""
         with self._alone:  # hooks and replaced parameters belong to one caller at a time
-            sides = per_example_gradients(self.model, scalar, batch, self.plan)
-            return [self.projection(sides)] if self.spec.projection else sides
+            return self.compressed(per_example_gradients(self.model, scalar, batch, self.plan))
+
+    def compressed(self, sides: list[Side]) -> list[Side]:
+        """Return what is kept of gradients: all of them, or their projection; subclasses may keep something else."""
+        return [self.projection(sides)] if self.spec.projection else sides
+
+    def identity(self) -> dict[str, Any]:
+        """Return what else the kept numbers depend on; empty for gradients of the training loss as they are."""
+        return {} if self.spec.of == "loss" else {"of": self.spec.of}
 
     @property
     def projection(self) -> Callable[[list[Side]], Side]:
@@ -100,7 +111,7 @@ class TrainGradients:
     def _produce(self, writer: Writer) -> None:
         task, run = self.task, self.run
         train = task.split("train")
-        shapes = self.query(train.batch(slice(0, 1), run.device, run.dtype), task.loss)
+        shapes = self.query(train.batch(slice(0, 1), run.device, run.dtype), self._scalar)
         writer.meta["forms"] = [_form(side) for side in shapes]
         writer.meta["layers"] = list(self.plan.layers)
         writer.meta["attributed"] = [self.plan.n_attributed, self.plan.n_params]
@@ -116,7 +127,7 @@ class TrainGradients:
         for start in run.track(starts, stage, len(starts)):
             rows = slice(start, min(start + run.batch_size, len(train)))
             if not writer.is_done(f"rows {start}:{rows.stop}"):
-                sides = self.query(train.batch(rows, run.device, run.dtype), task.loss)
+                sides = self.query(train.batch(rows, run.device, run.dtype), self._scalar)
                 self._write(writer, start, sides)
                 writer.mark_done(f"rows {start}:{rows.stop}")
 
@@ -201,6 +212,15 @@ class TrainGradients:
     def squared_norms(self) -> Tensor:
         """Return ``|g_i|^2`` by layer, ``[n_layers, n_train]``, as computed when the gradients were."""
         return self._norms.to(self.run.device)
+
+
+def _scalar_of(task: Task, of: str) -> Scalar:
+    """Return what training rows' gradients are of, negated as every query's is."""
+    if of == "loss":
+        return task.loss
+    if of == "margin":
+        return Measurement("margin").scalar(task.loss)
+    return lambda model, batch: -outputs(model, batch.inputs).reshape(len(batch.targets))
 
 
 # -- forms on disk ----------------------------------------------------------------------------------------------------

@@ -163,6 +163,19 @@ class Task:
         view._ids = {**self._ids, TYPED: _checked_ids(ids, len(rows), TYPED)}
         return view
 
+    def with_weights(self, state: StateDict, fingerprint: str) -> Task:
+        """Return this task with another trained model of the same architecture in the place of its checkpoints.
+
+        Args:
+            state: The weights.
+            fingerprint: What tells the new task from others, where the weights came from a known training.
+        """
+        _ = self.provides, self.n_classes, self.last_layer  # the architecture's; found once for all of them
+        other = copy.copy(self)
+        other._checkpoints, other.learning_rates = checked_checkpoints([state]), None
+        other.memo, other.fingerprint = {}, fingerprint
+        return other
+
     def split(self, name: str) -> Examples:
         """Return the rows of a split."""
         if name == TYPED and self._typed is not None:

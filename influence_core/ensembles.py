@@ -1,0 +1,90 @@
+"""Several trainings of one recipe, each a task of its own: what methods average over to see past one seed.
+
+The members are trained once, kept in the store as weights, and shared by every method that asks for the same seeds and
+share of rows. A member trained on a part of the rows draws them by its own seed; the rows left out have weight 0, so
+that every batch keeps its order and divisor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from influence_core.config import digest
+from influence_core.errors import Unavailable
+from influence_core.primitives.threads import one_core
+from influence_core.primitives.training import new_model, training
+from influence_core.run import Run
+from influence_core.store import Writer
+from influence_core.task import Task
+
+VERSION = 1
+
+
+def trained_members(task: Task, run: Run, seeds: list[int], share: float = 1.0) -> list[Task]:
+    """Return one task per seed: the same rows, another trained model.
+
+    Args:
+        task: With a recipe and a model factory.
+        run: Store, progress, cancel.
+        seeds: Added to the recipe's seed; member 0 with all rows is the recipe's own training.
+        share: Part of the training rows that each member sees, above 0.
+
+    Raises:
+        Unavailable: The task cannot be retrained.
+    """
+    if task.recipe is None or task.factory is None:
+        raise Unavailable(
+            "This task cannot be retrained", "It has no recipe or no model factory.",
+            "Give recipe=Recipe(...) and the model as a function, or use models=1.",
+        )  # fmt: skip
+    members = []
+    for seed in run.track(seeds, "training the ensemble", len(seeds)):
+        inputs: dict[str, Any] = {
+            "kind": "trained member", "version": VERSION, "task": task.fingerprint, "recipe": task.recipe.to_json(),
+            "seed": seed, "share": share,
+        }  # fmt: skip
+        key = digest(inputs)
+        artifact = run.artifacts.obtain(key, inputs, _Training(task, run, seed, share), run.waiting)
+        names = artifact.meta["names"]
+        members.append(task.with_weights({name: artifact.tensor(str(i)) for i, name in enumerate(names)}, key))
+    return members
+
+
+def member_rows(ids: np.ndarray, seed: int, share: float) -> Tensor:
+    """Return the weights ``[n]`` of the rows that a member sees: 1, or 0 for those left out.
+
+    Rows are drawn by a hash of their ids, so that the draw does not depend on their order.
+    """
+    weights = torch.ones(len(ids), dtype=torch.float64)
+    if share < 1:
+        key = seed.to_bytes(8, "little")
+        drawn = [hashlib.blake2b(str(value).encode(), digest_size=8, key=key).digest() for value in ids.tolist()]
+        order = sorted(range(len(ids)), key=drawn.__getitem__)
+        weights[order[max(1, round(share * len(ids))) :]] = 0
+    return weights
+
+
+class _Training:
+    """Fills the artifact of one member."""
+
+    def __init__(self, task: Task, run: Run, seed: int, share: float) -> None:
+        self.task, self.run, self.seed, self.share = task, run, seed, share
+
+    def __call__(self, writer: Writer) -> None:
+        task = self.task
+        assert task.recipe is not None and task.factory is not None
+        recipe = task.recipe.changed(seed=task.recipe.seed + self.seed)
+        model = new_model(task.factory, recipe, self.run.device)
+        weights = member_rows(task.ids("train"), recipe.seed, self.share)
+        with one_core():
+            for _ in training(model, task.split("train"), task.loss, recipe, weights):
+                self.run.check_cancelled()
+        state = model.state_dict()
+        for i, value in enumerate(state.values()):
+            writer.save(str(i), value.detach().cpu())
+        writer.meta["names"] = list(state)

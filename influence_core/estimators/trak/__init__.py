@@ -1,0 +1,1 @@
+"""Attribution by projected gradients of the margin, over one or more trained models."""
