@@ -197,8 +197,14 @@ class TrainGradients:
         budget = _BLOCK_BYTES if m <= 4 else 32 * _BLOCK_BYTES
         return n if temporary == 0 else min(n, max(64, budget // temporary))
 
-    def products(self, query: list[Side]) -> Tensor:
-        """Return the inner products ``[m, n_train]`` with a query's sides, summed over layers."""
+    def products(self, query: list[Side], weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the inner products ``[m, n_train]`` with a query's sides, summed over layers.
+
+        Args:
+            query: One side per layer.
+            weights: Factors of each layer's products: of the query rows ``[n_layers, m]`` and of the training rows
+                ``[n_layers, n_train]``.
+        """
         n, step = self.task.n_train, self._step(query)
         result = torch.zeros(query[0].rows, n, dtype=self.run.dtype, device=self.run.device)
         for start in range(0, n, step):
@@ -206,7 +212,8 @@ class TrainGradients:
             for i, side in enumerate(self._raw_block(rows)):
                 part = dot(query[i], side if _multiplied_as_stored(query[i], side) else _cast(side, self.run.dtype))
                 # The scale of a stored row multiplies its products: cheaper than multiplying the row.
-                result[:, rows] += part if self._scales is None else part * self._scales[i][rows].to(part)
+                part = part if self._scales is None else part * self._scales[i][rows].to(part)
+                result[:, rows] += part if weights is None else part * weights[0][i][:, None] * weights[1][i][rows]
         return result
 
     def squared_norms(self) -> Tensor:

@@ -24,6 +24,7 @@ NEEDS_IN_WORDS = {
     Needs.RECIPE: ("a training recipe and a model factory", "give recipe=Recipe(...) and the model as a function"),
     Needs.LABELS: ("class labels", "use it on a classification task"),
     Needs.OUTPUTS: ("a built-in loss", "use cross_entropy, bce or mse"),
+    Needs.WORD_EMBEDDING: ("a word embedding", "use a model with an nn.Embedding layer"),
     Needs.LAST_LAYER: ("a last Linear layer", "end the model with a Linear layer and use a built-in loss"),
 }
 

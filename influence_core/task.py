@@ -35,6 +35,7 @@ class Needs(Flag):
     LABELS = auto()
     OUTPUTS = auto()
     LAST_LAYER = auto()
+    WORD_EMBEDDING = auto()
 
 
 class Task:
@@ -139,6 +140,8 @@ class Task:
         offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
         if self._checkpoints and not isinstance(self.loss, CustomLoss) and self.last_layer is not None:
             offers |= Needs.LAST_LAYER
+        if any(isinstance(module, nn.Embedding) for module in self._module.modules()):
+            offers |= Needs.WORD_EMBEDDING
         return offers
 
     @property

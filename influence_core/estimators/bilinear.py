@@ -57,6 +57,11 @@ class Bilinear(Estimator):
     config: GradientConfig
     unit_length: ClassVar[bool] = False
 
+    @property
+    def unit_layers(self) -> bool:
+        """Tell whether each layer's gradient has unit length, and the products are averaged over layers."""
+        return False
+
     @abstractmethod
     def stages(self, task: Task) -> list[Stage]:
         """Return the checkpoints and their weights."""
@@ -123,6 +128,9 @@ class BilinearFitted(Fitted):
 
     def compared(self, cache: TrainGradients, query: list[Side]) -> Tensor:
         """Return the products of one stage ``[m, n_train]``, of unit vectors where the method asks for it."""
+        if self.estimator.unit_layers:
+            own = torch.stack([inverse_length(side.squared_norms()) for side in query]) / len(query)
+            return cache.products(query, (own, inverse_length(cache.squared_norms())))
         products = cache.products(query)
         if not self.estimator.unit_length:
             return products

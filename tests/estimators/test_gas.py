@@ -105,3 +105,30 @@ def test_a_set_of_rows_is_the_mean_of_their_scores(run: Run) -> None:
 def test_it_has_no_self_influence() -> None:
     with pytest.raises(Unavailable, match="no self-influence"):
         self_influence(three_checkpoints(), "gas")
+
+
+def test_layerwise_equals_brute_force_by_layer(run: Run) -> None:
+    task = CASES["mlp"]()
+    expected = torch.zeros(task.n_test, task.n_train, dtype=torch.float64)
+    for c, rate in enumerate(task.learning_rates or ()):
+        model = at(task.module, dict(task.state(c)))
+        found = {}
+        for split in ("test", "train"):
+            batch = task.split(split).batch(slice(None), "cpu", torch.float64)
+            found[split] = loop_gradients(model, BUILTIN[task.loss.name], batch.inputs, batch.targets)
+        layers = {name.rsplit(".", 1)[0] for name in found["test"]}
+        assert len(layers) > 1
+        for layer in layers:
+            names = [name for name in found["test"] if name.rsplit(".", 1)[0] == layer]
+            units = [nn.functional.normalize(stacked(found[split], names), dim=1) for split in ("test", "train")]
+            expected += rate / len(layers) * units[0] @ units[1].T
+    layerwise = attribute(task, "gas_layerwise", task.ids("test").tolist(), run=run).scores
+    torch.testing.assert_close(layerwise, expected, **EXACT)
+    whole = attribute(task, "gas", task.ids("test").tolist(), run=run).scores
+    assert not torch.allclose(layerwise, whole, rtol=1e-3)  # another order, not another name
+
+
+def test_cosin_counts_checkpoints_alike(run: Run) -> None:
+    task = three_checkpoints()
+    uniform = attribute(task, "gas", [0, 1], config={"weights": "uniform"}, run=run).scores
+    torch.testing.assert_close(attribute(task, "cosin", [0, 1], run=run).scores, uniform, **EXACT)

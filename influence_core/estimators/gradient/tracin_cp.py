@@ -6,7 +6,9 @@ Estimates, to first order, how much the training steps that used row i lowered t
 
 with ``m`` the measurement (minus the loss by default), as in Pruthi et al. (2020), equation 1; positive = proponent,
 the paper's own sign. The preset ``tracin_fast`` looks at the last layer only, bias included (Captum's method of that
-name leaves the bias out). The weight is the learning rate alone, not times visits over batch size, so that scores equal
+name leaves the bias out). ``tracin_randproj`` keeps random projections: their error grows with the lengths of the
+gradients and not with their product (``|g||h| sqrt(2/k)``), so that nearly orthogonal pairs are noise. The weight is
+the learning rate alone, not times visits over batch size, so that scores equal
 Captum's. For Adam the learning rate is not the step size: the order of rows is still meaningful, the amount is not.
 
 Cost: one pass over the training rows per checkpoint; a query is one product with the cached factors.
@@ -25,6 +27,12 @@ _REFERENCE = "Pruthi et al., Estimating Training Data Influence by Tracing Gradi
 
 
 @final
+@preset(
+    "tracin_randproj",
+    "TracIn, projected",
+    "TracIn on random projections of the gradients: small on disk and fast for large models, with random error.",
+    projection=512,
+)
 @preset(
     "tracin_fast",
     "TracIn, last layer",
