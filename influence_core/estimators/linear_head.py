@@ -59,8 +59,12 @@ class LinearHead(Estimator):
     def fitted(self, head: HeadFit) -> Fitted:
         """Return the fitted method."""
 
+    def expansion_point(self, head: HeadFit) -> Tensor:
+        """Return the weights ``[C, d]`` at which the layer is expanded: the explained model's, unless overridden."""
+        return head.weights
+
     def head_identity(self, seed: int) -> dict[str, object]:
-        """Return what the inverse depends on besides data and L2."""
+        """Return what the deletions depend on besides data and L2."""
         return {}
 
     def inverted(self, head: HeadFit) -> HeadInverse:
@@ -93,6 +97,7 @@ class HeadFit:
         assert isinstance(model, nn.Linear)
         bias = [] if model.bias is None else [model.bias.detach()[:, None]]
         self.weights = torch.cat([model.weight.detach(), *bias], 1)
+        self.weights = estimator.expansion_point(self)
         inputs = {
             "kind": "head deletions", "version": VERSION, "task": task.fingerprint, "embeddings": self.embeddings.key,
             "loss": task.loss.name, "penalty": self.penalty, **estimator.head_identity(run.seed),
@@ -137,7 +142,11 @@ class HeadFit:
     @cached_property
     def errors(self) -> Tensor:
         """Return the gradient of each training row's loss in its outputs ``[n, C]``."""
-        f = self.outputs.detach().clone().requires_grad_(True)
+        return self.errors_at(self.outputs)
+
+    def errors_at(self, f: Tensor) -> Tensor:
+        """Return the gradient of each training row's loss in its outputs, at other outputs ``[n, C]``."""
+        f = f.detach().clone().requires_grad_(True)
         targets = self.task.split("train").targets.to(f.device)
         targets = targets.to(f.dtype) if targets.is_floating_point() else targets
         return torch.autograd.grad(self.loss.from_outputs(f, targets).sum(), f)[0].detach()
