@@ -26,7 +26,7 @@ VERSION = 1
 
 
 def trained_members(task: Task, run: Run, seeds: list[int], share: float = 1.0) -> list[Task]:
-    """Return one task per seed: the same rows, another trained model.
+    """Return one task per seed: the same rows, another trained model with its recorded checkpoints.
 
     Args:
         task: With a recipe and a model factory.
@@ -50,8 +50,9 @@ def trained_members(task: Task, run: Run, seeds: list[int], share: float = 1.0) 
         }  # fmt: skip
         key = digest(inputs)
         artifact = run.artifacts.obtain(key, inputs, _Training(task, run, seed, share), run.waiting)
-        names = artifact.meta["names"]
-        members.append(task.with_weights({name: artifact.tensor(str(i)) for i, name in enumerate(names)}, key))
+        names, rates = artifact.meta["names"], artifact.meta["rates"]
+        states = [{name: artifact.tensor(f"{c}.{i}") for i, name in enumerate(names)} for c in range(len(rates))]
+        members.append(task.with_checkpoints(states, rates, key))
     return members
 
 
@@ -81,10 +82,14 @@ class _Training:
         recipe = task.recipe.changed(seed=task.recipe.seed + self.seed)
         model = new_model(task.factory, recipe, self.run.device)
         weights = member_rows(task.ids("train"), recipe.seed, self.share)
+        recorded = set(recipe.checkpoints) if recipe.optimizer != "lbfgs" else set()
+        last = 1 if recipe.optimizer == "lbfgs" else recipe.epochs
+        rates: list[float] = []
         with one_core():
-            for _ in training(model, task.split("train"), task.loss, recipe, weights):
+            for epoch in training(model, task.split("train"), task.loss, recipe, weights):
                 self.run.check_cancelled()
-        state = model.state_dict()
-        for i, value in enumerate(state.values()):
-            writer.save(str(i), value.detach().cpu())
-        writer.meta["names"] = list(state)
+                if epoch.number in recorded or epoch.number == last:
+                    for i, value in enumerate(model.state_dict().values()):
+                        writer.save(f"{len(rates)}.{i}", value.detach().cpu())
+                    rates.append(epoch.learning_rate)
+        writer.meta["names"], writer.meta["rates"] = list(model.state_dict()), rates

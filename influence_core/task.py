@@ -166,16 +166,19 @@ class Task:
         view._ids = {**self._ids, TYPED: _checked_ids(ids, len(rows), TYPED)}
         return view
 
-    def with_weights(self, state: StateDict, fingerprint: str) -> Task:
-        """Return this task with another trained model of the same architecture in the place of its checkpoints.
+    def with_checkpoints(self, states: Sequence[StateDict], rates: Sequence[float] | None, fingerprint: str) -> Task:
+        """Return this task with another training of the same architecture in the place of its checkpoints.
 
         Args:
-            state: The weights.
-            fingerprint: What tells the new task from others, where the weights came from a known training.
+            states: The weights at each checkpoint, the explained model last.
+            rates: The learning rate at each.
+            fingerprint: What tells the new task from others.
         """
         _ = self.provides, self.n_classes, self.last_layer  # the architecture's; found once for all of them
         other = copy.copy(self)
-        other._checkpoints, other.learning_rates = checked_checkpoints([state]), None
+        other._checkpoints = checked_checkpoints(states)
+        other.learning_rates = checked_rates(rates, len(states))
+        other.__dict__.pop("provides", None)
         other.memo, other.fingerprint = {}, fingerprint
         return other
 

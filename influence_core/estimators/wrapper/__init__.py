@@ -1,0 +1,1 @@
+"""Methods over other methods: the same scores from several trainings."""
