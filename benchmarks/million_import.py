@@ -16,6 +16,7 @@ from benchmarks.timing import Report
 N_ROWS = 1_000_000
 MOST_BYTES = 2 << 30  # resident, of the whole process
 _TIMES = 3.0
+_TURNS = 4  # of both, one after the other: the best of each counts
 
 # Runs in a process of its own, so that its memory is its own; training is told apart from the rest.
 _IMPORT = """
@@ -88,15 +89,21 @@ def rewritten(file: Path, out: Path) -> float:
 
 def run(report: Report) -> None:
     """Measure the import, of its rows alone and with the training, and its memory."""
+    took: list[Import] = []
+    floors: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.parquet"
         write_rows(file)
-        took, floor = imported(file, Path(folder) / "study"), rewritten(file, Path(folder) / "copy.parquet")
+        for turn in range(_TURNS):
+            floors.append(rewritten(file, Path(folder) / "copy.parquet"))
+            took.append(imported(file, Path(folder) / f"study-{turn}"))
+    floor, best = min(floors), min(took, key=lambda one: one.seconds)
     report.add("million import", "pyarrow: read and rewrite", f"{floor:.2f} s")
-    report.add("million import", "training the model", f"{took.training:.1f} s")
-    rows = took.seconds - took.training
+    report.add("million import", "training the model", f"{best.training:.1f} s")
+    rows = min(one.seconds - one.training for one in took)
     report.add("million import", "without the training / pyarrow", f"{rows:.1f} s = {rows / floor:.1f} x")
-    report.add("million import", "all of it / pyarrow", f"{took.seconds:.1f} s = {took.seconds / floor:.1f} x",
-               "<= 3 x", took.seconds <= _TIMES * floor)  # fmt: skip
-    report.add("million import", "most resident memory", f"{took.most / 2**20:.0f} MiB", "< 2048 MiB",
-               took.most < MOST_BYTES)  # fmt: skip
+    report.add("million import", "all of it / pyarrow", f"{best.seconds:.1f} s = {best.seconds / floor:.1f} x",
+               "<= 3 x", best.seconds <= _TIMES * floor)  # fmt: skip
+    most = max(one.most for one in took)
+    report.add("million import", "most resident memory", f"{most / 2**20:.0f} MiB", "< 2048 MiB",
+               most < MOST_BYTES)  # fmt: skip

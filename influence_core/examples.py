@@ -44,7 +44,15 @@ def taken(value: Any, index: Any) -> Any:
         return {name: taken(item, index) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return tuple(taken(item, index) for item in value)
+    if _are_positions(index) and isinstance(value, Tensor) and value.device.type == "cpu" and value.dim():
+        return value.index_select(0, index)  # three times as fast as indexing, and the same
     return value[index]
+
+
+def _are_positions(index: Any) -> bool:
+    """Return whether this is a list of positions on the CPU, none of them counted from the end."""
+    listed = isinstance(index, Tensor) and index.dtype == torch.int64 and index.dim() == 1
+    return listed and index.device.type == "cpu" and (not len(index) or int(index.min()) >= 0)
 
 
 def _lengths(value: Any) -> set[int]:
@@ -137,6 +145,12 @@ class Examples:
             parts = [self.batch(slice(i, min(i + 1024, self._length))).targets for i in range(0, self._length, 1024)]
             self._targets = torch.cat(parts)
         return self._targets
+
+    def content_hash(self) -> str:
+        """Return a hash of all rows."""
+        state = hashlib.blake2b(digest_size=16)
+        self.hash_into(state)
+        return state.hexdigest()
 
     def hash_into(self, state: Any) -> None:
         """Feed every row, in full, to a ``hashlib`` state."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Flag, auto
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, Examples, content_hash
 from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
-from influence_core.primitives.losses import LOSSES, CustomLoss, Loss, outputs
+from influence_core.primitives.losses import CustomLoss, outputs, resolved_loss
 from influence_core.recipe import Recipe
 
 __all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
@@ -77,7 +77,7 @@ class Task:
             if data is not None
         }
         self._ids = {name: _checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
-        self.loss = _resolved_loss(loss)
+        self.loss = resolved_loss(loss)
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
         self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
         self.learning_rates = checked_rates(learning_rates, len(self._checkpoints))
@@ -363,17 +363,9 @@ class Task:
     def _hashed(self) -> str:
         weights = [self.checkpoint_hash(c) for c in range(self.n_checkpoints)]
         loss = self.loss.name if not isinstance(self.loss, CustomLoss) else source_hash(self.loss.function)
-        rows = {name: _split_hash(examples) for name, examples in self._splits.items()}
+        rows = {name: examples.content_hash() for name, examples in self._splits.items()}
         recipe = self.recipe.to_json() if self.recipe else None
         return digest([module_identity(self._module), weights, self.learning_rates, loss, rows, recipe])
-
-
-def _split_hash(examples: Examples) -> str:
-    import hashlib
-
-    state = hashlib.blake2b(digest_size=16)
-    examples.hash_into(state)
-    return state.hexdigest()
 
 
 def _built(factory: Any) -> nn.Module:
@@ -390,16 +382,6 @@ def _built(factory: Any) -> nn.Module:
             "The model factory cannot be used", f"It returned a {type(model).__name__}.", "Return an nn.Module."
         )
     return model
-
-
-def _resolved_loss(loss: Any) -> Loss:
-    if isinstance(loss, str) and loss in LOSSES:
-        return LOSSES[loss]
-    if not isinstance(loss, str) and callable(loss):
-        return CustomLoss(cast("Callable[..., Tensor]", loss), getattr(loss, "__qualname__", "custom"))
-    raise BadInput(
-        "Unknown loss", f"loss is {loss!r}.", f"Use {', '.join(LOSSES)} or f(model, batch) -> losses by row."
-    )
 
 
 def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from influence_core.errors import BadInput
 # pyarrow makes its functions at import time, which type checkers do not see.
 pc: Any = _compute
 _LONGEST = 500
+_GONE = -2
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,25 @@ class CategoryColumn:
                     f"In train it held words, here it is {values.type}.",
                     "Restore the data from a copy, or import it again.",
                 )
-        words = _words(values)
-        gone = words.is_null().to_numpy()
-        known = pa.array(self.values, pa.string())
-        place = pc.fill_null(pc.index_in(words, value_set=known), -1).to_numpy()
-        rows = np.flatnonzero(~gone & (place >= 0))
+        place = self._places(values)
+        gone = place == _GONE
+        rows = np.flatnonzero(place >= 0)
         out[rows, place[rows]] = 1
         if self.other:
             out[~gone & (place < 0), len(self.values)] = 1
         if self.missing:
             out[gone, -1] = 1
+
+    def _places(self, values: pa.ChunkedArray) -> np.ndarray:
+        """Return the place ``[n]`` of every word among ``values``; -1 for another word, -2 for none."""
+        whole = values.cast(pa.string()).combine_chunks()
+        if isinstance(whole, pa.ChunkedArray):
+            whole = pa.concat_arrays([*whole.chunks, pa.array([], pa.string())])
+        found = whole.dictionary_encode()
+        different = _words(found.dictionary)
+        places = pc.fill_null(pc.index_in(different, value_set=pa.array(self.values, pa.string())), -1).to_numpy()
+        indices = found.indices.fill_null(len(places)).to_numpy()
+        return np.append(places, _GONE)[indices]
 
     @classmethod
     def from_json(cls, options: Mapping[str, Any]) -> CategoryColumn:
@@ -96,10 +106,10 @@ class CategoryCounts:
 
     def add(self, values: pa.ChunkedArray) -> None:
         """Add the values of a batch."""
-        words = _words(values)
-        self.n_missing += words.null_count
-        for entry in pc.value_counts(words.drop_null()).to_pylist():
-            self._counts[entry["values"]] += entry["counts"]
+        self.n_missing += values.null_count
+        counted = pc.value_counts(values.cast(pa.string()).drop_null())
+        for word, count in zip(_words(counted.field(0)).to_pylist(), counted.field(1).to_pylist(), strict=True):
+            self._counts[word] += count
         if len(self._counts) > self.n_counted:
             self._counts = Counter(dict(_most(self._counts, self.n_counted // 2)))
             self.forgotten = True
@@ -126,5 +136,5 @@ def is_category(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _words(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.utf8_slice_codeunits(values.cast(pa.string()), 0, _LONGEST)
+def _words(values: pa.Array) -> pa.Array:
+    return pc.utf8_slice_codeunits(values, 0, _LONGEST)

@@ -65,9 +65,13 @@ class NumberColumn:
         numbers = as_numbers(values)
         gone = np.isnan(numbers)
         if self.varies:
-            limited = np.clip(np.where(gone, self.median, numbers), -_LARGEST, _LARGEST)
-            limited = np.where(np.isinf(numbers), np.clip(numbers, self.low, self.high), limited)
-            out[:, 0] = np.clip((limited - self.mean) / self.std, -_FURTHEST, _FURTHEST)
+            limited = numbers
+            if not _is_plain(numbers):
+                limited = np.clip(np.where(gone, self.median, numbers), -_LARGEST, _LARGEST)
+                limited = np.where(np.isinf(numbers), np.clip(numbers, self.low, self.high), limited)
+            scaled = np.subtract(limited, self.mean)
+            scaled /= self.std
+            out[:, 0] = np.clip(scaled, -_FURTHEST, _FURTHEST, out=scaled)
         if self.missing:
             out[:, -1] = gone
 
@@ -104,12 +108,13 @@ class NumberSums:
 
     def add(self, values: pa.ChunkedArray) -> None:
         """Add the values of a batch."""
-        numbers = as_numbers(values)
-        given = numbers[~np.isnan(numbers)]
-        self.n_missing += len(numbers) - len(given)
-        finite = np.clip(given[np.isfinite(given)], -_LARGEST, _LARGEST)
-        self.infinite[0] += int((given == -np.inf).sum())
-        self.infinite[1] += int((given == np.inf).sum())
+        finite = numbers = as_numbers(values)
+        if not _is_plain(numbers):
+            given = numbers[~np.isnan(numbers)]
+            self.n_missing += len(numbers) - len(given)
+            finite = np.clip(given[np.isfinite(given)], -_LARGEST, _LARGEST)
+            self.infinite[0] += int((given == -np.inf).sum())
+            self.infinite[1] += int((given == np.inf).sum())
         if not len(finite):
             return
         self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
@@ -150,6 +155,11 @@ class NumberSums:
         varies = varies and std > 0
         missing = 0 < self.n_missing and 0 < known
         return NumberColumn(name, self.role, median, self.mean, std if varies else 1.0, low, high, varies, missing)
+
+
+def _is_plain(numbers: np.ndarray) -> bool:
+    """Return whether no number is missing, infinite or huge: most columns need no look at each value."""
+    return bool(-_LARGEST <= numbers.min(initial=0.0) and numbers.max(initial=0.0) <= _LARGEST)
 
 
 def is_number(kind: pa.DataType) -> bool:

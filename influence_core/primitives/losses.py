@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from influence_core.errors import BadInput
 
 
 class Scalar(Protocol):
@@ -138,6 +140,21 @@ class CustomLoss:
 BuiltinLoss = CrossEntropy | BinaryCrossEntropy | SquaredError
 Loss = BuiltinLoss | CustomLoss
 LOSSES: dict[str, BuiltinLoss] = {loss.name: loss for loss in (CrossEntropy(), BinaryCrossEntropy(), SquaredError())}
+
+
+def resolved_loss(loss: Any) -> Loss:
+    """Return the loss of a name, or a function as one.
+
+    Raises:
+        BadInput: Neither.
+    """
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]
+    if not isinstance(loss, str) and callable(loss):
+        return CustomLoss(cast("Callable[..., Tensor]", loss), getattr(loss, "__qualname__", "custom"))
+    raise BadInput(
+        "Unknown loss", f"loss is {loss!r}.", f"Use {', '.join(LOSSES)} or f(model, batch) -> losses by row."
+    )
 
 
 class _Scalar(nn.Module):

@@ -7,15 +7,17 @@ full run is the row's doing and nothing else's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from influence_core.errors import NumericalProblem
 from influence_core.examples import Examples
+from influence_core.primitives.descent import Descent
 from influence_core.primitives.losses import Loss
 from influence_core.primitives.solvers import conjugate_gradients
 from influence_core.recipe import Recipe
@@ -26,11 +28,15 @@ _PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data did: its number from 1, the learning rate at its end, the mean training loss."""
+    """What one pass over the data did: its number from 1, the learning rate at its end, the mean training loss.
+
+    ``state`` returns all that the further passes depend on, where there can be any: ``training`` goes on from it.
+    """
 
     number: int
     learning_rate: float
     loss: float
+    state: Callable[[], dict[str, Tensor]] | None = field(default=None, repr=False, compare=False)
 
 
 @contextmanager
@@ -49,8 +55,9 @@ def new_model(factory: Callable[[], nn.Module], recipe: Recipe, device: torch.de
 
 
 def training(
-    model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe, weights: Tensor | None = None
-) -> Iterator[Epoch]:
+    model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe, weights: Tensor | None = None,
+    start: Mapping[str, Tensor] | None = None,
+) -> Iterator[Epoch]:  # fmt: skip
     """Train in place, yielding after every epoch.
 
     Args:
@@ -59,6 +66,7 @@ def training(
         loss: Losses by row.
         recipe: How.
         weights: Weight of each row's loss ``[n]``; None: 1.
+        start: What ``Epoch.state`` returned in an earlier run of the same training: its next pass comes first.
 
     Raises:
         NumericalProblem: The loss became NaN or infinite.
@@ -72,14 +80,17 @@ def training(
     order = torch.Generator().manual_seed(recipe.seed)
     state = torch.Generator().manual_seed(recipe.seed + 1).get_state()
     steps = math.ceil(len(rows) / recipe.batch_size)
+    done, state = (0, state) if start is None else _restored(model, optimizer, start)
     for number in range(1, recipe.epochs + 1):
         permutation = torch.randperm(len(rows), generator=order)
+        if number <= done:
+            continue
         with torch.random.fork_rng(devices=[]):  # dropout draws from the run's own stream, whatever the caller does
             torch.set_rng_state(state)
             model.train()
             total = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
             for step, index in enumerate(permutation.split(recipe.batch_size)):
-                _set_rate(optimizer, recipe, (number - 1) * steps + step, recipe.epochs * steps)
+                set_rate(optimizer, recipe, (number - 1) * steps + step, recipe.epochs * steps)
                 batch = rows.batch(index, parameter.device, parameter.dtype)
                 value = (loss(model, batch) * weights[index.to(weights.device)]).sum() / len(index)
                 optimizer.zero_grad(set_to_none=True)
@@ -95,18 +106,40 @@ def training(
                 f"The loss is {mean} in epoch {number}.",
                 "Use a smaller learning rate, or look for NaN in the data.",
             )
-        yield Epoch(number, optimizer.param_groups[0]["lr"], mean)
+        yield Epoch(number, optimizer.param_groups[0]["lr"], mean, partial(_state, model, optimizer, number, state))
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _state(model: nn.Module, optimizer: torch.optim.Adam | Descent, number: int, random: Tensor) -> dict[str, Tensor]:
+    """Return by name all that the passes after this one depend on, besides the recipe and the rows."""
+    found = {"epoch": torch.tensor(number), "random": random}
+    found |= {f"model.{name}": value for name, value in model.state_dict().items()}
+    for place, held in optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{place}.{name}": torch.as_tensor(value) for name, value in held.items()}
+    return found
+
+
+def _restored(
+    model: nn.Module, optimizer: torch.optim.Adam | Descent, state: Mapping[str, Tensor]
+) -> tuple[int, Tensor]:
+    """Take over what ``_state`` returned; return the number of passes done and the random state."""
+    model.load_state_dict({n.removeprefix("model."): v for n, v in state.items() if n.startswith("model.")})
+    held: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("optimizer."):
+            _, place, name = key.split(".", 2)
+            held.setdefault(int(place), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+    return int(state["epoch"]), state["random"]
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Adam | Descent:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    return Descent(list(model.parameters()), recipe.learning_rate, recipe.momentum, recipe.weight_decay)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, total: int) -> None:
+def set_rate(optimizer: torch.optim.Adam | Descent, recipe: Recipe, step: int, total: int) -> None:
+    """Set the size of a step, counted from 0, out of all steps of the training."""
     share = step / total
     factor = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[recipe.schedule]
     for group in optimizer.param_groups:

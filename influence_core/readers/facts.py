@@ -35,7 +35,7 @@ class ColumnFacts:
         huge: Row and value of the first finite number beyond ``HUGE``.
         large: Row and value of the first number beyond ``LARGEST``, infinite ones among them.
         values: Different values, up to one more than a label may have.
-        hashes: The content of every row in 64 bits, while it is asked whether values repeat.
+        hashes: 64 bits of every row, equal where values are, while it is asked whether values repeat.
         repeated: What is wrong with the column as an id; "" for nothing, None while nobody has asked.
     """
 
@@ -62,14 +62,15 @@ class ColumnFacts:
             known = values.filter(pc.invert(absent)) if n_absent else values  # pyright: ignore[reportAttributeAccessIssue]
             self.values.update(known.unique().to_pylist()[: limits.MAX_CLASSES + 1])
         if self.hashes is not None:
-            self.hashes.append(content_hashes(batch, [name]))
+            self.hashes.append(_keys(batch, name))
 
     def _see_size(self, values: pa.ChunkedArray, first_row: int) -> None:
         if self.huge is not None and self.large is not None:
             return
-        size = np.abs(values.to_numpy().astype(np.float64))
-        if not (size > LARGEST).any():
+        ends = pc.min_max(values)  # pyright: ignore[reportAttributeAccessIssue]
+        if not any(abs(float(end or 0)) > LARGEST for end in (ends["min"].as_py(), ends["max"].as_py())):
             return
+        size = np.abs(values.to_numpy().astype(np.float64))
         for found, wrong in (("huge", (size > HUGE) & np.isfinite(size)), ("large", size > LARGEST)):
             if getattr(self, found) is None and wrong.any():
                 place = int(np.flatnonzero(wrong)[0])
@@ -91,8 +92,10 @@ def column_facts(source: Source, names: Iterable[str], run: Run | None = None) -
         most = _HASHED_BYTES // (8 * source.n_rows)
         for name in [name for name in new if _may_be_id(source, name)][:most]:
             new[name].hashes = []
-        row, total = 1, -(-source.n_rows // limits.ROWS_AT_ONCE)
-        for batch in (run or Run(device="cpu")).track(source.batches(), "looking at the columns", total):
+        row, size = 1, source.rows_at_once
+        total = -(-source.n_rows // size)
+        batches = source.batches(size, [name for name in source.names if name in new])
+        for batch in (run or Run(device="cpu")).track(batches, "looking at the columns", total):
             for name, facts in new.items():
                 facts.see(batch, name, row)
             row += len(batch)
@@ -108,14 +111,22 @@ def repeated(source: Source, name: str) -> str:
     facts = column_facts(source, [name])[name]
     if facts.repeated is None:
         rows = source.head(limits.SAMPLE_ROWS)
-        facts.repeated = _repetition(source, name, content_hashes(rows, [name]), facts)
+        facts.repeated = _repetition(source, name, _keys(rows, name), facts)
     if not facts.repeated and source.n_rows > limits.SAMPLE_ROWS and not _may_be_id(source, name):
         facts.repeated = _repeated_anywhere(source, name, facts)
     return facts.repeated
 
 
+def _keys(rows: pa.Table, name: str) -> np.ndarray:
+    """Return 64 bits of every value ``[n]``: a whole number itself, as row numbers often rise, else its hash."""
+    values = rows[name]
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.int64()).fill_null(0).to_numpy()
+    return content_hashes(rows, [name])
+
+
 def _repeated_anywhere(source: Source, name: str, facts: ColumnFacts) -> str:
-    hashes = np.concatenate([content_hashes(batch, [name]) for batch in source.batches()])
+    hashes = np.concatenate([_keys(batch, name) for batch in source.batches(names=[name])])
     return _repetition(source, name, hashes, facts)
 
 
@@ -129,10 +140,13 @@ def _repetition(source: Source, name: str, hashes: np.ndarray, facts: ColumnFact
     """Say which two rows have the same value; of a million different values, two share a hash in 3e7 tables."""
     if facts.missing:
         return f"row {facts.missing_rows[0]:,} has none"
-    order = np.argsort(hashes, kind="stable")
-    again = order[1:][hashes[order][1:] == hashes[order][:-1]]
-    if not len(again):
+    if (hashes[1:] > hashes[:-1]).all():
         return ""
+    ranked = np.sort(hashes)
+    if not (ranked[1:] == ranked[:-1]).any():
+        return ""
+    order = np.argsort(hashes, kind="stable")
+    again = order[1:][ranked[1:] == ranked[:-1]]
     second = int(again.min())
     first = int(np.flatnonzero(hashes == hashes[second])[0])
     return f"rows {first + 1:,} and {second + 1:,} both have '{_cell(source, name, second)[:80]}'"

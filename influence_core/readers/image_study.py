@@ -25,13 +25,13 @@ from influence_core.readers.building import (
     building_folder,
     class_names,
     classes_of,
-    file_batches,
+    encoded_rows,
     fitting_batches,
-    split_files,
     trained_model,
 )
 from influence_core.readers.image_files import Problems
 from influence_core.readers.images import FOLDER, Content, ImageSource, usable
+from influence_core.readers.split_files import SplitFiles, file_batches
 from influence_core.readers.splits import SPLIT_WORDS, Assignment, split_names
 from influence_core.run import Run
 from influence_core.store import disk_errors
@@ -70,10 +70,11 @@ def import_images(
     """
     out = Path(out)
     plan = _Plan.of(source, label)
-    with building_folder(out) as place:
+    with building_folder(out) as place, SplitFiles(place, limits.IMAGES_AT_ONCE) as files:
         decoded = _Decoded(source, plan, place / "decoded.parquet", run)
         assignment = _assignment(decoded, plan, run)
-        tables = split_files(decoded.rows(run), assignment.codes, place, limits.IMAGES_AT_ONCE)
+        tables = files.divided(decoded.rows(run), assignment.codes)
+        files.finished()
         (place / "decoded.parquet").unlink()
         classes = classes_of(tables) if plan.task == "classification" else []
         _check_classes(len(classes), plan)
@@ -82,7 +83,8 @@ def import_images(
             lambda: fitting_batches(train, [PIXELS], run, limits.IMAGES_AT_ONCE), PIXELS, decoded.size, decoded.picture
         )
         learning = Learning("image", plan.task, classes, plan.label)
-        header, states = trained_model(train, encoder, learning, place, run)
+        inputs = encoded_rows(train, encoder, place / "inputs.npy", run)
+        header, states = trained_model(train, encoder, learning, inputs, run)
         notes = [*source.notes, *plan.notes, *decoded.problems.notes(), *decoded.notes(), *assignment.notes]
         header |= {
             "name": name or out.name, "title": title or source.path.name,

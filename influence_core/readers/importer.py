@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +10,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from influence_core.encoder import Encoder
+from influence_core.encoder import Encoder, load_encoder
 from influence_core.readers import limits
 from influence_core.readers.building import (
     Learning,
+    Tables,
     absent_notes,
-    building_folder,
     check_rest,
     class_names,
     classes_of,
+    encoded_rows,
     fitting_batches,
-    split_files,
     trained_model,
 )
 from influence_core.readers.leaks import found_leaks, leak_notes
+from influence_core.readers.partial import PartialImport, partial_import
 from influence_core.readers.roles import Roles, check_roles, used_columns
 from influence_core.readers.sources import Source
+from influence_core.readers.split_files import SplitFiles
 from influence_core.readers.splits import Assignment, split_names
 from influence_core.run import Run
+from influence_core.store import disk_errors
 from influence_core.study import Study, save_study
 from influence_core.study_files import check_free
 
@@ -50,28 +54,31 @@ def import_table(
         BadInput: These rows and roles make no study; the message says why.
         NumericalProblem: The training diverged.
         StoreProblem: The disk is full or refuses.
-        Cancelled: The user asked to stop; nothing is left behind.
+        Cancelled: The user asked to stop. The stages that are done stay in a hidden folder beside the study; the same
+            import goes on from there, and so it does when it was killed.
     """
     out = Path(out)
     check_free(out)
     check_roles(source, roles)
     plan = _Plan.of(source, roles)
-    assignment = _assignment(source, plan, run)
-    with building_folder(out) as place:
-        tables = split_files(_rows(source, plan, run), assignment.codes, place)
+    with (
+        partial_import(out, [source.mark, roles.key()]) as work,
+        SplitFiles(work.folder, plain=True) as files,
+    ):
+        tables, divided = _divided(source, plan, files, work, run)
         classes = classes_of(tables) if roles.task == "classification" else []
-        encoder = _encoder(tables["train"], plan, run)
-        check_rest(tables, encoder, run)
+        encoder, inputs = _encoded(tables, plan, work, run)
         kind = "table" if roles.text is None else "text"
         learning = Learning(kind, roles.task, classes, roles.label)
-        header, states = trained_model(tables["train"], encoder, learning, place, run)
-        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *assignment.notes, *plan.notes]
+        header, states = trained_model(tables["train"], encoder, learning, inputs, run, work.training)
+        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *divided, *plan.notes]
         notes += absent_notes(tables["train"], classes)
         header |= {
             "name": name or out.name, "title": title or source.path.name, "notes": notes,
             "sensitive": [plan.shown[column] for column in roles.sensitive],
             "description": f"{source.n_rows:,} rows of {source.path.name}; the label is '{roles.label}'.",
         }  # fmt: skip
+        files.finished()
         return save_study(out, header, tables, encoder, states)
 
 
@@ -82,12 +89,15 @@ class _Plan:
     Attributes:
         used: Columns that the model reads, as the source names them.
         shown: Source name -> name in the study, of every column that is kept.
+        notes: What is said of them.
+        rows_at_once: How many rows make a batch.
     """
 
     roles: Roles
     used: tuple[str, ...]
     shown: dict[str, str]
     notes: tuple[str, ...]
+    rows_at_once: int
 
     @staticmethod
     def of(source: Source, roles: Roles) -> _Plan:
@@ -112,7 +122,7 @@ class _Plan:
                 f"'{roles.weight}' is kept to look at and weighs nothing: the methods say what leaving a row out does "
                 "where every row counts once."
             )
-        return _Plan(roles, used, shown, tuple(notes))
+        return _Plan(roles, used, shown, tuple(notes), source.rows_at_once)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -129,11 +139,41 @@ class _Plan:
                                                                                      *self.shown.values()])  # fmt: skip
 
 
+def _divided(
+    source: Source, plan: _Plan, files: SplitFiles, work: PartialImport, run: Run
+) -> tuple[dict[str, Path], list[str]]:
+    """Divide the rows and write them, or find that done; return the file of each split, and what was done."""
+    if (said := work.done("rows")) is not None:
+        return {name: work.folder / f"{name}.parquet" for name in said["splits"]}, said["notes"]
+    assignment = _assignment(source, plan, run)
+    notes = list(assignment.notes)
+
+    def record(written: list[Path]) -> None:
+        work.record("rows", {"splits": [f.stem for f in written if f.suffix == ".parquet"], "notes": notes}, written)
+
+    return files.divided(_rows(source, plan, run), assignment.codes, record), notes
+
+
+def _encoded(tables: Tables, plan: _Plan, work: PartialImport, run: Run) -> tuple[Encoder, np.ndarray]:
+    """Fit the encoder and encode the train rows, or find that done; every other row can be encoded too."""
+    made = [work.folder / name for name in ("encoder.json", "inputs.npy")]
+    if work.done("encoded") is not None:
+        return load_encoder(made[0]), np.load(made[1], mmap_mode="r+")
+    encoder = _encoder(tables["train"], plan, run)
+    check_rest(tables, encoder, run)
+    inputs = encoded_rows(tables["train"], encoder, made[1], run)
+    with disk_errors(made[0]):
+        made[0].write_text(json.dumps(encoder.to_json()), encoding="utf-8")
+    work.record("encoded", {}, made)
+    return encoder, inputs
+
+
 def _assignment(source: Source, plan: _Plan, run: Run) -> Assignment:
-    roles, size = plan.roles, limits.ROWS_AT_ONCE
+    roles, size = plan.roles, source.rows_at_once
+    read = [name for name in (*plan.used, roles.label, roles.split) if name is not None]
 
     def batches() -> Iterator[pa.Table]:
-        return run.track(source.batches(size), "dividing the rows", -(-source.n_rows // size))
+        return run.track(source.batches(size, read), "dividing the rows", -(-source.n_rows // size))
 
     stratified = roles.task == "classification"
     return split_names(batches, plan.used, roles.label, split=roles.split, stratified=stratified)
@@ -141,7 +181,7 @@ def _assignment(source: Source, plan: _Plan, run: Run) -> Assignment:
 
 def _rows(source: Source, plan: _Plan, run: Run) -> Iterator[pa.Table]:
     """Yield the rows as the study keeps them, numbered from 1."""
-    size, first = limits.ROWS_AT_ONCE, 1
+    size, first = source.rows_at_once, 1
     for batch in run.track(source.batches(size), "writing the rows", -(-source.n_rows // size)):
         yield plan.rows(batch, first)
         first += len(batch)
@@ -150,8 +190,10 @@ def _rows(source: Source, plan: _Plan, run: Run) -> Iterator[pa.Table]:
 def _encoder(train: Path, plan: _Plan, run: Run) -> Encoder:
     from influence_core.encoder import ColumnsEncoder, SentenceEncoder, TextEncoder
 
+    size = limits.ROWS_AT_ONCE if plan.roles.text is not None else plan.rows_at_once
+
     def batches() -> Iterator[pa.Table]:
-        return fitting_batches(train, list(plan.columns), run)
+        return fitting_batches(train, list(plan.columns), run, size)
 
     if plan.roles.text is not None and plan.roles.reading == "meaning":
         return SentenceEncoder.installed(plan.columns[0])

@@ -10,6 +10,7 @@ MAX_CELL = 1 << 20  # characters
 MAX_LINE = 64 << 20  # characters
 MAX_NAME = 500  # characters of a column name
 ROWS_AT_ONCE = 4096
+MOST_ROWS_AT_ONCE = 32_768  # of a table without long texts
 CELLS_AT_ONCE = 1 << 20
 CHARS_AT_ONCE = 16 << 20
 SAMPLE_ROWS = 20_000  # rows that a column's description is made of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,10 @@ from influence_core.readers.hub import is_dataset
 from influence_core.readers.keeping import Kept, kept_rows
 from influence_core.readers.kinds import Kind, kind_of, typed
 from influence_core.run import Run
+from influence_core.study_files import file_hash
 
 pc: Any = _compute
+_ENDS = 1 << 20  # bytes at either end of a file that tell it from others of its size and time
 _LONG = 40  # mean characters from which words are a text
 _EXAMPLE = 200
 
@@ -57,11 +59,11 @@ class Source:
 
     def __init__(self, path: Path, folder: tempfile.TemporaryDirectory[str], kept: Kept) -> None:
         """Map the kept file and look at the first rows."""
-        from datasets import Dataset
-
         self.path, self._folder, self._kept = path, folder, kept
-        self._data: Any = Dataset.from_file(str(kept.path)).with_format("arrow")
-        self.n_rows, self.notes = len(self._data), tuple(kept.notes)
+        with pa.memory_map(str(kept.path)) as mapped:  # the table keeps the mapping
+            rows = pa.ipc.open_stream(mapped).read_all()
+        self._data: pa.Table | None = rows
+        self.n_rows, self.notes = len(rows), tuple(kept.notes)
         if not self.n_rows:
             raise BadInput("The table has no rows", f"{path} has column names and nothing below.", "Give it rows.")
         self._long: set[str] = set()
@@ -94,24 +96,57 @@ class Source:
         fix = f"Did you mean '{near[0]}'?" if near else f"Its columns are: {', '.join(self.names[:30])}."
         raise BadInput("Unknown column", why, fix)
 
-    def batches(self, size: int = limits.ROWS_AT_ONCE) -> Iterator[pa.Table]:
-        """Yield the rows in order, ``size`` at a time, as int64, float64, bool, timestamp or string."""
-        for raw in self._data.iter(size):
-            yield self._typed(raw)
+    @property
+    def rows_at_once(self) -> int:
+        """Return how many rows make a batch: as many as their cells allow, fewer where texts may be long."""
+        most = limits.ROWS_AT_ONCE if self._long or any(self._kept.nested) else limits.MOST_ROWS_AT_ONCE
+        return max(limits.ROWS_AT_ONCE, min(most, limits.CELLS_AT_ONCE // len(self.names)))
+
+    def batches(self, size: int | None = None, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows in order as int64, float64, bool, timestamp or string.
+
+        Args:
+            size: How many at a time; None: ``rows_at_once``.
+            names: Columns to read; None: all.
+        """
+        size = size or self.rows_at_once
+        for start in range(0, self.n_rows, size):
+            yield self._typed(self._rows.slice(start, size), names)
 
     def head(self, n: int) -> pa.Table:
         """Return the first rows."""
-        return self._typed(self._data[: max(0, n)])
+        return self._typed(self._rows.slice(0, max(0, n)))
 
-    def _typed(self, raw: Any) -> pa.Table:
+    @property
+    def _rows(self) -> pa.Table:
+        if self._data is None:
+            raise ValueError("the source is closed")
+        return self._data
+
+    def _typed(self, raw: pa.Table, names: Sequence[str] | None = None) -> pa.Table:
         kept = self._kept
-        columns = []
+        columns, wanted = [], set(kept.names if names is None else names)
         for name, place, reading in zip(kept.names, kept.places, kept.forms, strict=True):
+            if name not in wanted:
+                continue
             values = raw.column(place).combine_chunks()
             if isinstance(values, pa.ChunkedArray):
                 values = pa.concat_arrays(values.chunks)
             columns.append(typed(values, reading.form, name in self._long) if reading else values)
-        return pa.table(columns, names=kept.names)
+        return pa.table(columns, names=[name for name in kept.names if name in wanted])
+
+    @property
+    def mark(self) -> str:
+        """Return what tells this source from others: a file's size, time, and first and last bytes; else its rows."""
+        if not self.path.is_file():
+            return file_hash(self._kept.path)
+        found = self.path.stat()
+        digest = hashlib.blake2b(f"{found.st_size} {found.st_mtime_ns}".encode(), digest_size=16)
+        with open(self.path, "rb") as file:
+            digest.update(file.read(_ENDS))
+            file.seek(max(0, found.st_size - _ENDS))
+            digest.update(file.read(_ENDS))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Forget the rows and remove the temporary folder."""
@@ -148,9 +183,6 @@ def open_source(path: Path | str, run: Run | None = None) -> Source:
 
         return table_source(path, run)
     path = Path(path)
-    os.environ.setdefault(
-        "HF_HUB_OFFLINE", "1"
-    )  # read when `datasets` is first imported: a local file needs no network
     folder = tempfile.TemporaryDirectory(prefix="influence-import-", ignore_cleanup_errors=True)
     try:
         file, format = unpacked(path, Path(folder.name))

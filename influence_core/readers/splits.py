@@ -95,11 +95,7 @@ def _gathered(
     row = 0
     for batch in batches:
         hashes.append(content_hashes(batch, columns))
-        known = [value is not None and value == value for value in batch[label].to_pylist()]
-        values = batch[label].to_pylist() if stratified else [0] * len(known)
-        labels.append(
-            np.asarray([codes.setdefault(v, len(codes)) if k else -1 for v, k in zip(values, known, strict=True)])
-        )
+        labels.append(_label_codes(batch[label], codes if stratified else None))
         for word in batch[split].to_pylist() if split is not None else ():
             row += 1
             meaning = SPLIT_WORDS.get(str(word).strip().lower())
@@ -112,38 +108,92 @@ def _gathered(
     return np.concatenate(hashes), np.concatenate(labels), words if split is not None else None
 
 
+def _label_codes(values: pa.ChunkedArray, codes: dict[object, int] | None) -> np.ndarray:
+    """Return a code of every label ``[n]``, in the order in which they appear, -1 where missing; None: 0 for all."""
+    if codes is None:
+        return np.where(values.is_null(nan_is_null=True).to_numpy(), -1, 0)
+    places, different = _dictionary(values)
+    names = different.to_pylist()
+    known = [-1 if v is None or v != v else codes.setdefault(v, len(codes)) for v in names]
+    return np.asarray([*known, -1], np.int64)[places]
+
+
 def content_hashes(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
     """Return 64 bits of each row's content ``[n]``: equal content gives equal bits, in every process."""
     total = np.full(len(rows), 0xCBF29CE484222325, np.uint64)
     for name in columns:
         values = rows[name]
-        missing = values.is_null().to_numpy()
-        if pa.types.is_string(values.type):
-            plain = values.fill_null("").to_numpy().astype(object)
-        else:
-            kind = pa.float64() if pa.types.is_floating(values.type) else pa.int64()
-            plain = values.cast(kind).fill_null(0).to_numpy()
-            if plain.dtype == np.float64:
-                missing = missing | np.isnan(plain)
-                plain = plain + 0.0  # -0.0 is 0.0
-        bits = np.where(missing, _MISSING, hash_array(plain))
-        total = (total ^ bits) * np.uint64(0x100000001B3)
+        bits = _text_bits(values) if pa.types.is_string(values.type) else _number_bits(values)
+        total ^= bits
+        total *= np.uint64(0x100000001B3)
         total ^= total >> np.uint64(29)
     return total
 
 
+def _text_bits(values: pa.ChunkedArray) -> np.ndarray:
+    """Return 64 bits of every text ``[n]``; each different one is hashed once."""
+    places, different = _dictionary(values)
+    bits = hash_array(different.to_numpy(zero_copy_only=False).astype(object), categorize=False)
+    return np.append(bits, _MISSING)[places]
+
+
+def _number_bits(values: pa.ChunkedArray) -> np.ndarray:
+    kind = pa.float64() if pa.types.is_floating(values.type) else pa.int64()
+    missing = values.is_null().to_numpy() if values.null_count else None
+    plain = values.cast(kind).fill_null(0).to_numpy()
+    if plain.dtype == np.float64:
+        absent = np.isnan(plain)
+        missing = absent if missing is None else missing | absent
+        plain = plain + 0.0  # -0.0 is 0.0
+    bits = hash_array(plain)
+    if missing is not None:
+        bits[missing] = _MISSING
+    return bits
+
+
+def _dictionary(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Return the place ``[n]`` of every value among the different ones, -1 where there is none, and those."""
+    whole = pa.chunked_array([values.combine_chunks()]) if values.num_chunks > 1 else values
+    if not whole.num_chunks:
+        return np.zeros(0, np.int64), pa.array([], values.type)
+    found = whole.chunk(0).dictionary_encode()
+    return found.indices.fill_null(-1).to_numpy(zero_copy_only=False), found.dictionary
+
+
 def _by_content(hashes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Divide the different contents of each class by their hashes, so that every class has its shares."""
-    groups, first, counts = np.unique(hashes, return_index=True, return_counts=True)
-    inverse = np.searchsorted(groups, hashes)
-    kinds = labels[first] if len(first) else labels
-    codes = np.zeros(len(groups), np.int8)
+    ranked = np.sort(hashes)
+    if not (ranked[1:] == ranked[:-1]).any():
+        return _each_alone(hashes, labels)
+    order = np.argsort(hashes, kind="stable")
+    ranked = hashes[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)])
+    counts = np.diff(np.append(starts, len(ranked)))
+    kinds = labels[order[starts]]  # the label of the first row of each content
+    codes = np.zeros(len(starts), np.int8)
     for kind in np.unique(kinds):
         members = np.flatnonzero(kinds == kind)  # in the order of their hashes, which is a random one
         sizes = counts[members]
         middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
         codes[members] = np.searchsorted(_SHARES, middle, side="right")
-    return codes[inverse]
+    result = np.empty(len(hashes), np.int8)
+    result[order] = np.repeat(codes, counts)
+    return result
+
+
+def _each_alone(hashes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Divide as ``_by_content`` does where no two rows are alike, in a third of the time."""
+    codes = np.zeros(len(hashes), np.int8)
+    for kind in np.unique(labels):
+        members = labels == kind
+        own = hashes[members]
+        middle = (np.arange(len(own)) + 0.5) / len(own)
+        ends = np.searchsorted(middle, _SHARES, side="left")  # the first row of each further split
+        ranked, found = np.sort(own), np.zeros(len(own), np.int8)
+        for end in ends[ends < len(own)]:
+            found += own >= ranked[end]
+        codes[members] = found
+    return codes
 
 
 def _by_user(hashes: np.ndarray, words: np.ndarray, column: str) -> tuple[np.ndarray, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class TypedFile:
     def __init__(self, path: Path, format: str, shown: str) -> None:
         """Open the file and read its schema."""
         self._shown, self._format = shown, format
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         with _reading(shown):
             # Not memory-mapped: a file that changes or shrinks meanwhile must give an error, not end the process.
             self._file = pa.OSFile(str(path))
@@ -77,7 +79,8 @@ class TypedFile:
         return pa.ipc.open_file(self._file) if start == b"ARROW1" else pa.ipc.open_stream(self._file)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, once nobody reads it."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
         self._file.close()
 
     def __enter__(self) -> TypedFile:
@@ -91,11 +94,14 @@ class TypedFile:
     def _checked(self) -> Iterator[pa.RecordBatch]:
         """Yield the batches of the file, validated."""
         batches = self._raw()
+        # One batch ahead in a thread: unpacking takes about as long as what is done with the rows.
+        coming = self._ahead.submit(next, batches, None)
         while True:
             with _reading(self._shown):
-                batch = next(batches, None)
+                batch = coming.result()
                 if batch is None:
                     return
+                coming = self._ahead.submit(next, batches, None)
                 batch.validate(full=True)
             yield batch
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from influence_core.errors import BadInput, InfluenceError
+from influence_core.scratch import forget_kept
 from influence_core.service import access, previews, uploads
 from influence_core.service.jobs import FILE_NAME, Job, Jobs
 from influence_core.service.opened import studies_folder
@@ -186,4 +187,5 @@ def discard_import(name: str) -> None:
         access.forget_study(item.name)
         for rest in studies_folder().glob(f".{item.name}-import-*"):  # of a worker that was killed
             shutil.rmtree(rest, ignore_errors=True)
+        forget_kept(folder)
     drop_upload(item.token)

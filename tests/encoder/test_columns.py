@@ -99,3 +99,17 @@ def test_json_brings_it_back(tmp_path: Path) -> None:
 def test_lists_are_refused_with_the_column() -> None:
     with pytest.raises(BadInput, match="'tags'"):
         fitted(pa.table({"tags": [["a"], ["b"]]}))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 1e300, -1e120])
+def test_a_row_is_encoded_alike_whatever_stands_beside_it(odd: float) -> None:
+    draw = np.random.default_rng(0)
+    numbers = np.append(draw.normal(size=40) * 3, [odd, odd])
+    words = [None if i % 9 == 0 else f"w{i % 4}" for i in range(42)]
+    table = pa.table({"x": numbers, "w": pa.array(words, pa.string())})
+    encoder = ColumnsEncoder.fitted(lambda: iter([table.slice(0, 20), table.slice(20)]), ("x", "w"))
+    together = encoder.encoded(table)
+    alone = np.concatenate([encoder.encoded(table.slice(i, 1)) for i in range(42)])
+    chunked = encoder.encoded(pa.concat_tables([table.slice(0, 13), table.slice(13)]))
+    assert np.isfinite(together).all() and (together == alone).all() and (together == chunked).all()
+    assert encoder.encoded(table.slice(0, 0)).shape == (0, together.shape[1])

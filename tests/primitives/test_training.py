@@ -252,3 +252,21 @@ def test_a_diverging_run_says_so(optimizer: str) -> None:
     words = r"^Training diverged: The (loss is (nan|inf) in epoch 1|objective is nan)\. .*(learning rate|NaN)"
     with pytest.raises(NumericalProblem, match=words):
         run(lambda: nn.Linear(D, 1), recipe, loss="mse", rows=(x, x[:, 0].clone()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("factory", [net, with_dropout])
+@pytest.mark.parametrize("done", [1, 3])
+def test_a_training_goes_on_from_any_epoch_as_if_it_had_never_stopped(factory, optimizer: str, done: int) -> None:
+    recipe = Recipe(**{**SGD, "optimizer": optimizer, "learning_rate": 0.01, "schedule": "cosine"})
+    whole, epochs = run(factory, recipe)
+    first = new_model(factory, recipe)
+    for epoch in training(first, Examples(data()), LOSSES["cross_entropy"], recipe):
+        if epoch.number == done:
+            assert epoch.state is not None
+            kept = {name: value.clone() for name, value in epoch.state().items()}
+            break
+    second = new_model(factory, recipe)
+    rest = list(training(second, Examples(data()), LOSSES["cross_entropy"], recipe, start=kept))
+    assert rest == epochs[done:]
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(whole), weights_of(second), strict=True))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influence_core.errors import BadInput
-from influence_core.readers.splits import content_hashes, split_names
+from influence_core.readers.splits import _by_content, content_hashes, split_names
 
 Batches = Callable[[], Iterator[pa.Table]]
 
@@ -118,3 +118,27 @@ def test_equal_content_has_equal_hashes_and_only_that(rows: list[tuple]) -> None
     for a, left in zip(hashes, plain, strict=True):
         for b, right in zip(hashes, plain, strict=True):
             assert (a == b) == (left == right)
+
+
+def by_groups(hashes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Walk through the different contents of each class, in the order of their hashes, counting rows."""
+    codes = np.zeros(len(hashes), np.int8)
+    first = {value: row for row, value in reversed(list(enumerate(hashes.tolist())))}
+    for kind in set(labels.tolist()):
+        groups = sorted(value for value, row in first.items() if labels[row] == kind)
+        total, passed = sum(int((hashes == value).sum()) for value in groups), 0
+        for value in groups:
+            size = int((hashes == value).sum())
+            middle = (passed + size / 2) / total
+            codes[hashes == value] = int(middle >= 0.70) + int(middle >= 0.85)
+            passed += size
+    return codes
+
+
+@pytest.mark.parametrize("different", [2**63, 40])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 10, 20, 60])
+def test_rows_that_all_differ_are_divided_by_the_same_rule(n: int, different: int) -> None:
+    draw = np.random.default_rng(n)
+    for n_classes in (1, 2, 5):
+        hashes, labels = draw.integers(0, different, n).astype(np.uint64), draw.integers(0, n_classes, n)
+        assert (_by_content(hashes, labels) == by_groups(hashes, labels)).all()
