@@ -10,7 +10,8 @@ from torch import Tensor
 
 from influence_core.primitives.neighbors import central_point
 
-_CHUNK_BYTES = 64 << 20  # of distances at a time
+CHUNK_BYTES = 16 << 20  # of distances at a time: more leaves the processor's cache, which takes twice as long
+_BLOCK = 64  # points among which the nearest is found first
 _LEAST = 1e-6  # weight of a neighbour, however far: someone always votes
 
 
@@ -35,7 +36,7 @@ def nearest_points(
     center = central_point(points)
     p = (points.double() - center).float()
     squares = p.square().sum(1)
-    step = max(1, _CHUNK_BYTES // (4 * len(p)))
+    step = max(1, CHUNK_BYTES // (4 * len(p)))
     for start in range(0, len(queries), step):
         rows = slice(start, min(start + step, len(queries)))
         q = (queries[rows].to(p.device).double() - center).float()
@@ -45,10 +46,27 @@ def nearest_points(
             here = (mine >= 0).nonzero().squeeze(1)
             squared[here, mine[here]] = torch.inf
         # Then the exact distance of these few: the product above loses digits to cancellation.
-        positions = squared.topk(k, dim=1, largest=False).indices.sort(dim=1).values
+        positions = _smallest(squared, k).sort(dim=1).values
         distances = (p[positions] - q.unsqueeze(1)).norm(dim=2)
         order = distances.argsort(dim=1, stable=True)
         yield rows, Nearest(positions.gather(1, order), distances.gather(1, order))
+
+
+def _smallest(values: Tensor, k: int) -> Tensor:
+    """Return the places ``[m, k]`` of the k smallest numbers of each row, in any order.
+
+    They lie in the k blocks with the smallest minima; only those are sorted out.
+    """
+    n = values.shape[1]
+    whole = n // _BLOCK * _BLOCK
+    if whole < 4 * k * _BLOCK:
+        return values.topk(k, dim=1, largest=False).indices
+    blocks = values[:, :whole].unflatten(1, (-1, _BLOCK)).amin(2).topk(k, dim=1, largest=False).indices
+    inside = torch.arange(_BLOCK, device=values.device)
+    places = (blocks.unsqueeze(2) * _BLOCK + inside).flatten(1)
+    rest = torch.arange(whole, n, device=values.device).expand(len(values), -1)
+    places = torch.cat([places, rest], 1)
+    return places.gather(1, values.gather(1, places).topk(k, dim=1, largest=False).indices)
 
 
 def vote_shares(nearest: Nearest, labels: Tensor, n_classes: int, scale: float) -> Tensor:

@@ -91,7 +91,7 @@ def _card(
     if about is not None:
         classes, reasons = about.classes or classes, about.reasons or reasons
         suggested, chance = about.suggested or suggested, about.chance
-        chance_from = "calibrated on label errors planted in these data"
+        chance_from = "calibrated on the test rows"
     if datum.error is not None:
         reasons = (f"The model is off by {rows.figure(datum.error)}.", *reasons)
     return ReviewCard(

@@ -13,7 +13,7 @@ from influence_core.primitives.votes import Nearest, margins, nearest_points, vo
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_neighbours_are_those_of_scikit_learn(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(votes, "_CHUNK_BYTES", 4 * 200 * 7)  # uneven chunks
+    monkeypatch.setattr(votes, "CHUNK_BYTES", 4 * 200 * 7)  # uneven chunks
     points = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)).double() + offset
     queries = torch.randn(33, 5, generator=torch.Generator().manual_seed(1)).double() + offset
     expected, where = NearestNeighbors(n_neighbors=4).fit(points.numpy()).kneighbors(queries.numpy())
@@ -23,6 +23,15 @@ def test_neighbours_are_those_of_scikit_learn(offset: float, monkeypatch: pytest
         assert np.allclose(nearest.distances.numpy(), expected[rows], rtol=1e-5)
         seen += len(nearest.positions)
     assert seen == 33
+
+
+def test_neighbours_among_many_points_are_those_of_scikit_learn() -> None:
+    points = torch.randn(3001, 5, generator=torch.Generator().manual_seed(0))  # whole blocks, and some points more
+    queries = torch.cat([points[:40], points[-40:] + 1e-4])
+    expected, where = NearestNeighbors(n_neighbors=7).fit(points.double().numpy()).kneighbors(queries.double().numpy())
+    (_, nearest), *_ = nearest_points(queries, points, 7)
+    assert np.array_equal(nearest.positions.numpy(), where)
+    assert np.allclose(nearest.distances.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_row_is_not_its_own_neighbour_but_its_twin_is() -> None:

@@ -12,7 +12,7 @@ from influence_core.config import digest
 from influence_core.embedding_cache import class_labels
 from influence_core.primitives.features import flat_inputs
 from influence_core.primitives.losses import BinaryCrossEntropy, BuiltinLoss, CrossEntropy, CustomLoss, outputs
-from influence_core.primitives.votes import nearest_points, vote_shares
+from influence_core.primitives.votes import CHUNK_BYTES, nearest_points, vote_shares
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
@@ -113,8 +113,8 @@ def _vote(writer: Writer, task: Task, run: Run) -> None:
     points, queries = train[chosen.to(train.device)], {"train": (train, own), "test": (_flat(task, "test"), None)}
     scale = 0.0
     for split, (rows, mine) in queries.items():
-        # As many steps as nearest_points takes; it yields whole chunks of queries.
-        total = -(-len(rows) * len(points) // (1 << 24))
+        # As many steps as nearest_points takes.
+        total = -(-len(rows) // max(1, CHUNK_BYTES // (4 * len(points))))
         parts = [near for _, near in run.track(nearest_points(rows, points, k, mine), f"neighbours of {split}", total)]
         scale = scale or float(torch.cat([near.distances for near in parts]).median())
         shares = [vote_shares(near, labels[chosen], n_classes, scale).cpu() for near in parts]

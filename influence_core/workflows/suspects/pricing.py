@@ -12,7 +12,9 @@ from influence_core.workflows.suspects.detectors import Detector
 from influence_core.workflows.suspects.held_out import N_FOLDS, source_of
 from influence_core.workflows.suspects.predictions import MAX_POINTS, Search
 
-_COMPARED = 5e9  # multiplications a second of the distances between rows, on one core
+_COMPARED = 3e10  # multiplications a second of the distances between rows, on one core
+_PICKED = 8e8  # distances a second of which the smallest are picked
+_RANKED = 8e6  # distances a second that are sorted in full, for the values of rows to all test rows
 _LINEAR = 2e7  # numbers a second that the linear model reads, over all its steps
 _STEPS = 1.5  # a training step over a forward and backward pass
 
@@ -24,7 +26,10 @@ def suspects_cost(search: Search, chosen: Sequence[Detector]) -> Cost:
     seconds = known.pass_seconds * known.n_checkpoints / 2
     width = flat_inputs(task.split("train").batch(slice(0, 1)).inputs).shape[1]
     if any(detector.name == "neighbour_votes" for detector in chosen):
-        seconds += (task.n_train + task.n_test) * min(task.n_train, MAX_POINTS) * width / _COMPARED
+        pairs = (task.n_train + task.n_test) * min(task.n_train, MAX_POINTS)
+        seconds += pairs * (width / _COMPARED + 1 / _PICKED)
+    if any(detector.name == "knn_shapley" for detector in chosen):
+        seconds += task.n_test * task.n_train / _RANKED
     kept = 8.0 * task.n_train * (len(chosen) + 2 * known.n_classes)
     for method in {detector.method for detector in chosen if detector.method}:
         part = cost(task, registry.made(method, None, task), run)
