@@ -79,7 +79,7 @@ def test_weighted_it_is_leave_one_out_to_first_order(tmp_path: Path) -> None:
         weights[i] = 0
         columns.append(st * (at @ (w - refit(x, y, weights))))
     truth = torch.stack(columns, 1)
-    for options, least in (({"weighted": True}, 0.99), ({}, 0.97)):
+    for options, least in (({"weighted": True}, 0.99), ({}, 0.95)):
         found = scores(task, tmp_path, projection=None, **options)
         assert float(torch.corrcoef(torch.stack([found.flatten(), truth.flatten()]))[0, 1]) > least
     found = scores(task, tmp_path, projection=None, weighted=True)
