@@ -56,6 +56,8 @@ class Info:
         additive: Group influence is the sum of its members'.
         stochastic: Numbers depend on ``Run.seed``.
         partial: Scores may be NaN where not yet computed.
+        approximate: Its curvature is a simplification even of a convex model's, so that scores follow leave-one-out
+            without equalling its first order.
         packages: Optional packages it imports.
         measurements: Kinds of measurement it can explain, besides functions; empty: it has its own ``utility``.
         functions: Whether a measurement may be a function.
@@ -76,6 +78,7 @@ class Info:
     additive: bool = True
     stochastic: bool = False
     partial: bool = False
+    approximate: bool = False
     packages: tuple[str, ...] = ()
     measurements: tuple[str, ...] = KINDS
     functions: bool = True

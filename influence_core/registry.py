@@ -22,6 +22,10 @@ NEEDS_IN_WORDS = {
     Needs.CHECKPOINTS: ("checkpoints recorded during training", "give checkpoints=[...]"),
     Needs.LEARNING_RATES: ("the learning rate at each checkpoint", "give learning_rates=[...]"),
     Needs.RECIPE: ("a training recipe and a model factory", "give recipe=Recipe(...) and the model as a function"),
+    Needs.STEPS: (
+        "a recipe of gradient steps and a model factory",
+        "give recipe=Recipe(optimizer='sgd' or 'adam', ...)",
+    ),
     Needs.LABELS: ("class labels", "use it on a classification task"),
     Needs.OUTPUTS: ("a built-in loss", "use cross_entropy, bce or mse"),
     Needs.WORD_EMBEDDING: ("a word embedding", "use a model with an nn.Embedding layer"),

@@ -36,6 +36,7 @@ class Needs(Flag):
     OUTPUTS = auto()
     LAST_LAYER = auto()
     WORD_EMBEDDING = auto()
+    STEPS = auto()
 
 
 class Task:
@@ -136,6 +137,8 @@ class Task:
         offers |= Needs.CHECKPOINTS if self._checkpoints else Needs.NONE
         offers |= Needs.LEARNING_RATES if self.learning_rates is not None else Needs.NONE
         offers |= Needs.RECIPE if self.recipe is not None and self.factory is not None else Needs.NONE
+        if Needs.RECIPE in offers and self.recipe is not None and self.recipe.optimizer != "lbfgs":
+            offers |= Needs.STEPS
         offers |= Needs.LABELS if self.loss.classifies else Needs.NONE
         offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
         if self._checkpoints and not isinstance(self.loss, CustomLoss) and self.last_layer is not None:

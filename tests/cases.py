@@ -508,3 +508,28 @@ def convex() -> Task:
         dtype="float64",
     )  # fmt: skip
     return Task(convex_factory, train, test, checkpoints=[state], learning_rates=[1.0], recipe=recipe)
+
+
+def stepped_factory() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+@cache
+def _stepped_state(recipe: Recipe) -> dict[str, Tensor]:
+    from influence_core.primitives.training import new_model, training
+
+    model = new_model(stepped_factory, recipe)
+    rows = Task(stepped_factory, vectors(N_TRAIN, 1), vectors(N_TEST, 2), checkpoints=[model.state_dict()])
+    for _ in training(model, rows.split("train"), rows.loss, recipe):
+        pass
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@case
+def stepped() -> Task:
+    """A net trained by its recipe, for methods that follow the steps; full batches, so that rows have no order."""
+    recipe = Recipe(learning_rate=0.3, momentum=0.5, weight_decay=0.01, batch_size=N_TRAIN, epochs=5, dtype="float64")  # type: ignore[call-arg]
+    return Task(
+        stepped_factory, vectors(N_TRAIN, 1), vectors(N_TEST, 2), checkpoints=[_stepped_state(recipe)],
+        learning_rates=[0.3], recipe=recipe,
+    )  # fmt: skip

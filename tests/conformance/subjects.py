@@ -31,6 +31,7 @@ from tests.cases import CASES
 
 SMALL = ("convex", "mlp_with_str_ids", "cnn_inplace", "transformer", "regression", "dict_input")
 FORMS = ("convex", "transformer", "regression")  # for what depends on how a layer's gradients are held
+STEPS = ("stepped",)  # for methods that follow the steps of training
 CORE = ("convex", "regression")  # for what depends on the method more than on the shape of the model
 
 
@@ -44,7 +45,7 @@ def pairs(keep: Callable[[Info], bool] = lambda info: True, cases: tuple[str, ..
     found = [
         pytest.param(name, case, id=f"{name}-{case}")
         for name, entry in registry.entries().items()
-        for case in cases
+        for case in (STEPS if Needs.STEPS in entry.info.needs else cases)
         if keep(entry.info) and not _reasons(case)[name]
     ]
     assert found, "no method is left to check"

@@ -27,6 +27,7 @@ from tests.conformance.subjects import (
     CORE,
     FORMS,
     SMALL,
+    STEPS,
     Answer,
     answer,
     asked,
@@ -262,7 +263,7 @@ def test_a_group_is_the_sum_of_its_members(method: str, case: str, tmp_path: Pat
     assert_same(fitted.group(rows_of(task), groups, asked(fitted)), expected, fitted.info)
 
 
-@pairs(lambda info: info.scores and info.units == "measurement", cases=("convex",))
+@pairs(lambda info: info.scores and info.units == "measurement" and Needs.STEPS not in info.needs, cases=("convex",))
 def test_rank_agreement_with_leave_one_out(method: str, case: str) -> None:
     """A method in units of the measurement predicts what brute refits find: the order and the amount."""
     task = CASES[case]()
@@ -274,9 +275,12 @@ def test_rank_agreement_with_leave_one_out(method: str, case: str) -> None:
     assert bool((known == known[:1]).all()) and int(known[0].sum()) >= 10
     columns = known[0]
     ranks = [spearman(a, b) for a, b in zip(found[:, columns], truth[:, columns], strict=True)]
-    assert min(ranks) > 0.9, ranks
     slope = float((found[:, columns] * truth[:, columns]).sum() / truth[:, columns].square().sum())
     assert 1 / 3 < slope < 3
+    if registry.entries()[method].info.approximate:
+        assert sum(ranks) / len(ranks) > 0.5, ranks
+    else:
+        assert min(ranks) > 0.9, ranks
 
 
 @pairs(scoring, cases=("convex", "regression"))
@@ -503,7 +507,7 @@ def test_a_gpu_says_the_same(method: str, case: str, tmp_path: Path) -> None:
 def test_every_method_is_checked_somewhere() -> None:
     """A method that is available on none of the small cases would pass by absence."""
     for method in registry.entries():
-        assert any(not registry.available(CASES[case]())[method] for case in SMALL), method
+        assert any(not registry.available(CASES[case]())[method] for case in (*SMALL, *STEPS)), method
 
 
 def test_wrong_scores_would_be_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

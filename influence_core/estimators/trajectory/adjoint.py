@@ -1,0 +1,142 @@
+"""The exact derivative of training in the weight of each row: SGD-influence, and MAGIC for any optimiser.
+
+::
+
+    S[t, i] = d m_t(theta_T) / d w_i  at w = 1,        theta_T trained with the loss of row i times w_i
+
+and leaving row i out is ``w_i: 1 -> 0`` with every batch keeping its order and divisor, so that S is leave-one-out to
+first order, positive = proponent. All rows come from one sweep backwards through the recorded steps:
+
+    S_i += (1/B) <a, grad l_i(theta_t)>  if i in B_t,      u <- u + (H_t + weight_decay) a,      u_T = grad m_t(theta_T)
+
+with ``a = -eta_t u`` for plain SGD (Hara, Nitanda & Maehara, NeurIPS 2019, in ``sgd_influence``, theirs times -1 as
+they predict the loss), and through the state of momentum or Adam otherwise (Ilyas & Engstrom, MAGIC, 2025, in
+``magic``): the same number, for any optimiser. Equal to automatic differentiation through the run. Traps avoided: the
+divisor stays B when a row leaves; the L2 term is the recipe's and stays; dropout masks and batch statistics are those
+of the recorded step.
+
+What is followed is the training by the recipe. Where it does not lead to the explained weights (other hardware) the
+replayed model is what is explained, and the notes say how far apart they are.
+
+Cost: one training run to fit, then per block of queries another one and two derivatives of every batch: about four
+training runs. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and the queries' ``[m, P]``.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from influence_core.config import Config
+from influence_core.errors import Unavailable
+from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.examples import Batch, moved
+from influence_core.measurement import Measurement, Rows
+from influence_core.primitives.replay import Adjoint
+from influence_core.primitives.threads import one_core
+from influence_core.registry import preset, register
+from influence_core.replay_cache import Recorded, final_gradients
+from influence_core.run import Run
+from influence_core.task import Needs, Task
+
+_QUERY_BYTES = 128 << 20  # of the carried gradients
+_PASS = 2.0  # a training pass against one forward and backward pass over the same rows
+
+
+class AdjointConfig(Config):
+    """How far back training is followed."""
+
+    last_epochs: int | None = Field(
+        None, ge=1, description="Follow the last epochs only, which is faster; empty: from the first step on."
+    )
+
+
+@final
+@preset(
+    "sgd_influence", "SGD-influence",
+    "Follows every step of SGD backwards and finds what each row did to the answer: the closest to retraining.",
+)  # fmt: skip
+@register
+class Magic(Estimator):
+    """Exact derivative of training in the row weights."""
+
+    info = Info(
+        name="magic", title="MAGIC", family="trajectory",
+        summary="Follows training backwards, whatever the optimiser, and finds what each row did to the answer.",
+        estimand="derivative of the measurement after training in the weight of row i",
+        reference="Ilyas & Engstrom, MAGIC: Near-Optimal Data Attribution for Deep Learning, 2025; Hara, Nitanda & "
+        "Maehara, Data Cleansing for Models Trained with SGD, NeurIPS 2019",
+        needs=Needs.MODEL | Needs.STEPS, units="measurement", query="solve",
+    )  # fmt: skip
+    Config = AdjointConfig
+    config: AdjointConfig
+
+    def fit(self, task: Task, run: Run) -> Fitted:
+        """Go through the training once and keep some of its states.
+
+        Raises:
+            Unavailable: ``sgd_influence`` of a training by Adam.
+        """
+        if self.named.name == "sgd_influence" and task.recipe is not None and task.recipe.optimizer != "sgd":
+            raise Unavailable(
+                f"{self.named.title} cannot run here", f"The model was trained by {task.recipe.optimizer}.",
+                "Use method='magic', which follows any optimiser.",
+            )  # fmt: skip
+        return AdjointFitted(self, task, run)
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """A training run, and the disk for its states."""
+        recipe = task.recipe
+        epochs = recipe.epochs if recipe is not None else 1
+        steps = epochs * max(1, sizes.n_train // (recipe.batch_size if recipe is not None else 64))
+        return Cost(_PASS * epochs * sizes.pass_seconds, 12.0 * steps**0.5 * sizes.n_params)
+
+
+@final
+class AdjointFitted(Fitted):
+    """The recorded steps."""
+
+    estimator: Magic
+
+    def __init__(self, estimator: Magic, task: Task, run: Run) -> None:
+        """Load the states, or train."""
+        super().__init__(estimator, task, run)
+        self.recorded = Recorded(task, run)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the parameters that are trained."""
+        return self.recorded.n_params / max(1, self.task.n_params)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which training is explained."""
+        last = self.estimator.config.last_epochs
+        return (*self.recorded.notes, *((f"Only the last {last} epochs are followed.",) if last else ()))
+
+    def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
+        recorded, scalar = self.recorded, measurement.scalar(self.task.loss)
+        recorded.run = self.run
+        dtype = recorded.replay.parameters[0].dtype
+        batch = Batch(*moved(batch, self.run.device, dtype))
+        with one_core():
+            final = -final_gradients(recorded, scalar, batch)
+            if rows.reduce == "mean":
+                final = final.mean(0, keepdim=True)  # linear in the query
+            step = max(1, _QUERY_BYTES // (final.element_size() * final.shape[1]))
+            return torch.cat([self._swept(part) for part in final.split(step)]).to(self.run.dtype)
+
+    def _swept(self, final: Tensor) -> Tensor:
+        """Return the derivatives ``[k, n_train]`` of measurements with gradients ``[k, P]`` in the final weights."""
+        recorded, last = self.recorded, self.estimator.config.last_epochs
+        adjoint = Adjoint(recorded.replay, final)
+        found = final.new_zeros(len(final), self.task.n_train)
+        first = 0
+        if last is not None:
+            first = max(0, recorded.recipe.epochs - last) * (len(recorded.steps) // recorded.recipe.epochs)
+        for before, after, gradient, step in recorded.backward("training, backwards", first):
+            found.index_add_(1, step.index.to(found.device), adjoint.back(before, after, gradient, step))
+        return found
