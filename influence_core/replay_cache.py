@@ -17,6 +17,8 @@ from torch import Tensor
 
 from influence_core.config import digest
 from influence_core.errors import Unavailable
+from influence_core.examples import Batch, moved
+from influence_core.primitives.losses import Scalar
 from influence_core.primitives.replay import Replay, State, Step, recorded_steps
 from influence_core.primitives.threads import one_core
 from influence_core.primitives.training import new_model
@@ -78,10 +80,15 @@ class Recorded:
         """Return the state after the last step."""
         return self._kept(len(self.artifact.meta["random"]) - 1)
 
-    def forward(self, stage: str) -> Iterator[tuple[State, State, Tensor, Step]]:
-        """Yield every step with the states around it and the gradient it took, first to last."""
-        state = self._kept(0)
-        for step in self.run.track(self.steps, stage, len(self.steps)):
+    def forward(self, stage: str, first: int = 0) -> Iterator[tuple[State, State, Tensor, Step]]:
+        """Yield every step with the states around it and the gradient it took, first to last.
+
+        Args:
+            stage: Name of the work, for the progress.
+            first: Number of the step to begin with, a multiple of the segment.
+        """
+        state = self._kept(first // self.segment)
+        for step in self.run.track(self.steps[first:], stage, len(self.steps) - first):
             after, gradient = self.replay.forward(state, step)
             yield state, after, gradient, step
             state = after
@@ -103,6 +110,14 @@ class Recorded:
                 if held[-1][3].number < first:
                     break
                 yield held.pop()
+
+    def final_gradients(self, scalar: Scalar, batch: Batch) -> Tensor:
+        """Return the gradient of a scalar of each row in the final weights ``[m, P]``."""
+        return self.replay.measured_gradients(self.final(), scalar, self.as_trained(batch))
+
+    def as_trained(self, batch: Batch) -> Batch:
+        """Return a batch on the device and in the precision of the training."""
+        return Batch(*moved(batch, self.run.device, self.replay.parameters[0].dtype))
 
     # -- kept states --------------------------------------------------------------------------------------------------
 
@@ -156,23 +171,3 @@ def _write(writer: Writer, place: int, state: State) -> None:
         writer.write(name, place, getattr(state, name).detach().cpu()[None])
     for i, value in enumerate(state.buffers.values()):
         writer.write(f"buffer{i}", place, value.detach().cpu()[None])
-
-
-def final_gradients(recorded: Recorded, scalar: Any, batch: Any) -> Tensor:
-    """Return the gradient of a negated measurement of each row in the final weights ``[m, P]``."""
-    replay = recorded.replay
-    replay.load(recorded.final())
-    replay.model.eval()
-    values = scalar(replay.model, batch)
-    eye = torch.eye(len(values), dtype=values.dtype, device=values.device)
-    parts = torch.autograd.grad(
-        values, replay.parameters, eye, allow_unused=True, is_grads_batched=True
-    )  # fmt: skip
-    m = len(values)
-    return torch.cat(
-        [
-            p.new_zeros(m, p.numel()) if part is None else part.reshape(m, -1)
-            for part, p in zip(parts, replay.parameters, strict=True)
-        ],
-        1,
-    )

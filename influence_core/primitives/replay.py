@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence_core.examples import Examples
-from influence_core.primitives.losses import Loss
+from influence_core.primitives.losses import Loss, Scalar
 from influence_core.primitives.training import set_rate
 from influence_core.recipe import Recipe
 
@@ -155,6 +156,39 @@ class Replay:
         own, bent = found
         return own, bent.add_(directions, alpha=self.recipe.weight_decay)
 
+    def row_products(self, state: State, step: Step, directions: Tensor) -> Tensor:
+        """Return ``(1/B) <grad l_i, a>`` of the batch's rows alone, ``[k, B]``."""
+        with torch.enable_grad():
+            gradients = self.row_gradients(state, step, torch.arange(len(step.index)))
+        return directions @ gradients.T / len(step.index)
+
+    def row_gradients(self, state: State, step: Step, places: Tensor) -> Tensor:
+        """Return ``grad l_i`` of some rows of the batch, by their place in it, ``[k, P]``."""
+        self.load(state)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.set_rng_state(state.random)
+            losses = self._losses(step)
+        picked = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)[places.to(losses.device)]
+        parts = torch.autograd.grad(losses, self.parameters, picked, allow_unused=True, is_grads_batched=True)
+        return self._rows(parts, len(places))
+
+    def measured_gradients(self, state: State, scalar: Scalar, batch: Any) -> Tensor:
+        """Return the gradient of a scalar of each row, in eval mode at some state, ``[m, P]``."""
+        self.load(state)
+        self.model.eval()
+        with torch.enable_grad():
+            values = scalar(self.model, batch)
+        eye = torch.eye(len(values), dtype=values.dtype, device=values.device)
+        parts = torch.autograd.grad(values, self.parameters, eye, allow_unused=True, is_grads_batched=True)
+        return self._rows(parts, len(values))
+
+    def _rows(self, parts: tuple[Tensor | None, ...], k: int) -> Tensor:
+        flat = [
+            p.new_zeros(k, p.numel()) if part is None else part.detach().reshape(k, -1)
+            for part, p in zip(parts, self.parameters, strict=True)
+        ]
+        return torch.cat(flat, 1)
+
     def _pulled(
         self, parts: list[Tensor], used: list[int], weights: Tensor, directions: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -168,11 +202,7 @@ class Replay:
             )  # fmt: skip
             k = len(block)
             rows.append(weights.new_zeros(k, len(weights)) if got[0] is None else got[0].detach())
-            flat = [
-                block.new_zeros(k, size) if part is None else part.detach().reshape(k, size)
-                for part, size in zip(got[1:], self.sizes, strict=True)
-            ]
-            bends.append(torch.cat(flat, 1))
+            bends.append(self._rows(got[1:], k))
         return torch.cat(rows), torch.cat(bends)
 
     def _losses(self, step: Step) -> Tensor:

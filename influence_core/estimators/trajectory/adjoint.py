@@ -33,12 +33,12 @@ from torch import Tensor
 from influence_core.config import Config
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
-from influence_core.examples import Batch, moved
+from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import Adjoint
 from influence_core.primitives.threads import one_core
 from influence_core.registry import preset, register
-from influence_core.replay_cache import Recorded, final_gradients
+from influence_core.replay_cache import Recorded
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
@@ -120,10 +120,8 @@ class AdjointFitted(Fitted):
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         recorded, scalar = self.recorded, measurement.scalar(self.task.loss)
         recorded.run = self.run
-        dtype = recorded.replay.parameters[0].dtype
-        batch = Batch(*moved(batch, self.run.device, dtype))
         with one_core():
-            final = -final_gradients(recorded, scalar, batch)
+            final = -recorded.final_gradients(scalar, batch)
             if rows.reduce == "mean":
                 final = final.mean(0, keepdim=True)  # linear in the query
             step = max(1, _QUERY_BYTES // (final.element_size() * final.shape[1]))

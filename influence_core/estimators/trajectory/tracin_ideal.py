@@ -1,0 +1,99 @@
+"""TracIn as it was meant: over every recorded step, not over a few checkpoints.
+
+::
+
+    S[t, i] = sum_{steps s with i in B_s} (eta_s / B) <grad l_i(theta_s), -grad m_t(theta_s)>
+
+the drop of the query's loss that the steps on row i made, to first order; positive = proponent, as Pruthi et al.
+(NeurIPS 2020), section 3.1. For plain SGD the scores of all rows add up to the whole change of the measurement, up to
+the size of the steps (and the weight decay's part). With momentum or Adam a step is not the gradient's own: the order
+stays meaningful, the sum does not. Unlike SGD-influence it does not ask what later steps made of a change, so that it
+tracks retraining far less well (``docs/fidelity.md``).
+
+What is followed is the training by the recipe; see the notes for how near it comes to the explained weights.
+
+Cost: one training run to fit; every block of queries is another one, with a gradient of the queries at each step.
+
+Reference: Pruthi et al., Estimating Training Data Influence by Tracing Gradient Descent, NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from influence_core.config import Config
+from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.examples import Batch
+from influence_core.measurement import Measurement, Rows
+from influence_core.primitives.threads import one_core
+from influence_core.registry import register
+from influence_core.replay_cache import Recorded
+from influence_core.run import Run
+from influence_core.task import Needs, Task
+
+_PASS = 2.0  # a training pass against one forward and backward pass over the same rows
+
+
+class TracInIdealConfig(Config):
+    """TracIn over all steps has no options."""
+
+
+@final
+@register
+class TracInIdeal(Estimator):
+    """TracIn over the recorded steps."""
+
+    info = Info(
+        name="tracin_ideal", title="TracIn, every step", family="trajectory",
+        summary="Adds up, over every training step, how far the step on each row moved the answer.",
+        estimand="sum over the steps that used row i of learning rate / batch size x gradient dot product",
+        reference="Pruthi et al., Estimating Training Data Influence by Tracing Gradient Descent, NeurIPS 2020",
+        needs=Needs.MODEL | Needs.STEPS, units="gradient", query="solve",
+    )  # fmt: skip
+    Config = TracInIdealConfig
+
+    def fit(self, task: Task, run: Run) -> Fitted:
+        """Go through the training once and keep some of its states."""
+        return TracInIdealFitted(self, task, run)
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """A training run, and the disk for its states."""
+        epochs = task.recipe.epochs if task.recipe is not None else 1
+        steps = epochs * max(1, sizes.n_train // (task.recipe.batch_size if task.recipe is not None else 64))
+        return Cost(_PASS * epochs * sizes.pass_seconds, 12.0 * steps**0.5 * sizes.n_params)
+
+
+@final
+class TracInIdealFitted(Fitted):
+    """The recorded steps."""
+
+    def __init__(self, estimator: TracInIdeal, task: Task, run: Run) -> None:
+        """Load the states, or train."""
+        super().__init__(estimator, task, run)
+        self.recorded = Recorded(task, run)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the parameters that are trained."""
+        return self.recorded.n_params / max(1, self.task.n_params)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which training is explained."""
+        return self.recorded.notes
+
+    def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
+        recorded, scalar = self.recorded, measurement.scalar(self.task.loss)
+        recorded.run = self.run
+        batch = recorded.as_trained(batch)
+        dtype = recorded.replay.parameters[0].dtype
+        found = torch.zeros(len(batch.targets), self.task.n_train, dtype=dtype, device=self.run.device)
+        with one_core():
+            for before, _, _, step in recorded.forward("training, with the query at every step"):
+                directions = recorded.replay.measured_gradients(before, scalar, batch)
+                products = recorded.replay.row_products(before, step, directions)
+                found.index_add_(1, step.index.to(found.device), products, alpha=step.rate)
+        return found.to(self.run.dtype)
