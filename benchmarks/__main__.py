@@ -11,7 +11,10 @@ import torch
 
 from benchmarks.timing import Report
 
-CASES = ("reference_case", "mlp_case", "scaling", "million_rows", "million_import", "browser", "map", "quality")
+CASES = (
+    "reference_case", "mlp_case", "scaling", "million_rows", "million_import", "browser", "review", "map", "quality",
+    "cleaning", "damping", "ekfac", "lds",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -43,14 +43,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _spread(argv: list[str]) -> list[str]:
     """Return ``--metric loo mislabel`` as ``--metric loo --metric mislabel``: a bare word would count as a method."""
-    if "--metric" not in argv:
+    if not {"--metric", "--metrics"} & set(argv):
         return argv
     from influence_core.metrics import METRICS
 
     words, follows = [], False
     for i, word in enumerate(argv):
-        follows = word in METRICS and (argv[i - 1] == "--metric" or follows)
-        words += ["--metric", word] if follows and argv[i - 1] != "--metric" else [word]
+        named = i > 0 and argv[i - 1] in ("--metric", "--metrics")
+        follows = word in METRICS and (named or follows)
+        words += ["--metric", word] if follows and not named else [word]
     return words
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from influence_core import registry
 from influence_core.attribution import Attribution
 from influence_core.config import Config
-from influence_core.errors import BadInput
 from influence_core.fitting import default_measurement, fit
 from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.run import Run
@@ -88,29 +87,53 @@ def self_influence(
 
 
 def evaluate(
-    task: Task | Study, methods: Sequence[str], metrics: Sequence[str] = ("mislabel",), *, run: Run | None = None
-) -> pd.DataFrame:
+    task: Task | Study, methods: Sequence[str | Config], metrics: Sequence[str] = ("mislabel",), *,
+    run: Run | None = None, options: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Return one table of how well methods do: a row per method, metric and figure.
+
+    Retrained models are shared by all metrics and methods and kept: a stopped evaluation goes on where it was. A method
+    that a metric cannot be measured of has a row with the figure ``not measured`` and the reason as its note. Of a
+    study the result is kept with it, for the app (``workflows.trust.measured``).
 
     Args:
         task: A task or study; ``mislabel`` needs a study whose planted truth is known.
-        methods: Method ids.
-        metrics: ``"loo"`` and ``"mislabel"``.
-        run: Device, precision, store, progress.
+        methods: Method ids, or Configs.
+        metrics: ``"lds"`` and ``"loo"`` (does it track retraining?), ``"pbrf"`` (the proximal Bregman response),
+            ``"removal"`` (what does taking proponents away do?), ``"mislabel"``, ``"agreement"`` (between methods) and
+            ``"randomised"`` (does it look at the model?).
+        run: Device, precision, store, progress; its seed draws rows and subsets.
+        options: Over those of ``metrics.Judging``: ``subsets``, ``seeds``, ``rows``, ...
+
+    Returns:
+        Columns ``method, metric, figure, value, low, high`` (95% interval), ``n`` (rows it is a mean of), ``ceiling``
+        (what the noise of the truth lets a perfect method reach), ``note, seconds`` (of fitting and scoring). Rows of
+        the method ``(truth)`` say how well one seed's retraining agrees with another's.
 
     Raises:
-        InfluenceError: Unknown metric or method, or no truth to compare with.
+        InfluenceError: Unknown metric, method or option, or no truth to compare with.
     """
-    from influence_core.metrics import METRICS
+    from influence_core.metrics import Judging
+    from influence_core.workflows.trust import evaluated
 
-    study = task if isinstance(task, Study) else None
-    task, run = _resolved(task, run)
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        raise BadInput("Unknown metric", f"'{unknown[0]}' is not a metric.", f"Use one of: {', '.join(METRICS)}.")
-    truth = study.planted if study is not None else None
-    tables = [METRICS[name](task, [registry.made(m, None, task) for m in methods], run, truth) for name in metrics]
-    return pd.concat(tables, ignore_index=True)
+    found, run = _resolved(task, run)
+    estimators = [registry.made(method, None, found) for method in methods]
+    return evaluated(task, estimators, metrics, run, Judging.checked(options or {}))
+
+
+def evaluation_plan(
+    task: Task | Study, methods: Sequence[str | Config], metrics: Sequence[str], *, run: Run | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """Return in one sentence what ``evaluate`` would have to train and fit, and how long it would take."""
+    from influence_core.metrics import Judging
+    from influence_core.metrics.planning import planned
+    from influence_core.workflows.trust import check_metrics
+
+    check_metrics(metrics)
+    found, run = _resolved(task, run)
+    estimators = [registry.made(method, None, found) for method in methods]
+    return planned(found, estimators, metrics, run, Judging.checked(options or {})).words
 
 
 def open_demo(name: str, path: Path) -> Study:

@@ -7,8 +7,10 @@ for less. What has not been computed is absent, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,16 @@ from influence_core.config import digest
 from influence_core.errors import Unavailable
 from influence_core.examples import Examples
 from influence_core.primitives.losses import outputs
+from influence_core.primitives.threads import one_core
+from influence_core.primitives.together import Stack, can_train_together
 from influence_core.primitives.training import new_model, training
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 from influence_core.task import Task
 
 VERSION = 2
+_TOGETHER = 64  # models in a stack: more cost memory and what a crash loses, and are hardly faster
+_STACK_FLOATS = 64 << 20  # parameters of all models in a stack
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,67 @@ class Outcomes:
             *self._identity(correction, seed), lambda w: self._train(w, correction, seed), self.run.waiting
         )
         return _read(artifact)
+
+    def many(self, removed: Sequence[Iterable[int]], seeds: Sequence[int], stage: str = "retraining") -> None:
+        """Retrain whatever is not in the table of all these subsets with all these seeds, many models at once.
+
+        Where the model allows it, models of one seed are trained in one stack (``primitives.together``): their numbers
+        agree with those of ``without`` to rounding. A difference of two outcomes that is as small as leave-one-out's is
+        better taken of two that were asked for with ``without``.
+        """
+        left = [
+            (seed, rows)
+            for seed in seeds
+            for rows in dict.fromkeys(tuple(sorted(r)) for r in removed)
+            if not self.has(Correction(rows), seed)
+        ]
+        size = self.stacked
+        chunks: list[tuple[int, list[tuple[int, ...]]]] = []
+        for seed, rows in left:
+            if not chunks or chunks[-1][0] != seed or len(chunks[-1][1]) >= size:
+                chunks.append((seed, []))
+            chunks[-1][1].append(rows)
+        done = 0
+        for seed, rows in chunks:
+            if size == 1:
+                self.run.progress(stage, done, len(left))
+                self.run.check_cancelled()
+                with one_core():
+                    self.without(rows[0], seed)
+            else:
+                self._train_together(rows, seed, partial(self._report, stage, len(left), done, len(rows)))
+            done += len(rows)
+        self.run.progress(stage, len(left), len(left))
+
+    def _report(self, stage: str, total: int, done: int, stacked: int, share: float) -> None:
+        self.run.progress(stage, done + share * stacked, total)
+
+    @cached_property
+    def stacked(self) -> int:
+        """Return how many models are trained in one stack; 1: each alone."""
+        size = min(_TOGETHER, _STACK_FLOATS // max(1, self.task.n_params))
+        able = size > 1 and can_train_together(self.factory, self.recipe, self.task.split("train"), self.task.loss)
+        return size if able else 1
+
+    def _train_together(self, removed: list[tuple[int, ...]], seed: int, progress: Callable[[float], None]) -> None:
+        task, recipe, started = self.task, self.recipe.changed(seed=seed), time.perf_counter()
+        corrections = [Correction(rows) for rows in removed]
+        weights = torch.stack([correction.row_weights(task.n_train) for correction in corrections])
+        with one_core():
+            stack = Stack(self.factory, recipe, weights, self.run.device)
+            for number in stack.train(task.split("train"), task.loss):
+                self.run.check_cancelled()
+                progress(number / recipe.epochs)
+            said = {split: stack.outputs(task.split(split)).cpu() for split in task.splits}
+        share = round((time.perf_counter() - started) / len(removed), 4)
+        for place, correction in enumerate(corrections):
+
+            def kept(writer: Writer, place: int = place) -> None:
+                for split, values in said.items():
+                    writer.save(split, values[place].contiguous())
+                writer.meta["seconds"] = share  # its part of the training, not the writing
+
+            self.run.artifacts.obtain(*self._identity(correction, seed), kept, self.run.waiting)
 
     def known(self, removed: Iterable[int], seed: int) -> Outcome | None:
         """Return an outcome that has been computed already, or None."""

@@ -138,12 +138,16 @@ def test_evaluate_prints_the_table_of_evaluate(run: Call, studies: Path) -> None
     study = Study(studies / "table")
     one = frame(run("evaluate", studies / "table", "--method", "tracin_cp", "gas"))
     pd.testing.assert_frame_equal(one, evaluate(study, ["tracin_cp", "gas"]), check_dtype=False)
-    words = ["evaluate", studies / "table", "--method", "tracin_cp", "--metric", "loo", "mislabel", "--format", "json"]
-    both = pd.DataFrame(json.loads(run(*words)))
+    words = ["evaluate", studies / "table", "--methods", "tracin_cp", "--metrics", "loo", "mislabel", "--seeds", 1]
+    both = pd.DataFrame(json.loads(run(*words, "--format", "json")))
     assert both["metric"].tolist() == ["loo"] * 2 + ["mislabel"] * 8
     assert both["method"].tolist() == ["tracin_cp"] * 2 + ["loss"] * 4 + ["tracin_cp"] * 4
-    last = frame(run("evaluate", studies / "table", "--metric", "mislabel", "loo", "-m", "gas", "-m", "grad_dot"))
-    assert last["metric"].tolist() == ["mislabel"] * 12 + ["loo"] * 4
+    one = ["evaluate", studies / "table", "--metric", "mislabel", "loo", "-m", "gas", "-m", "grad_dot", "--seeds", 1]
+    assert frame(run(*one))["metric"].tolist() == ["mislabel"] * 12 + ["loo"] * 4
+    text = run(*one, "--format", "text").splitlines()
+    assert text[0].split()[:4] == ["method", "metric", "figure", "value"] and text[-1].startswith("On this model, ")
+    plan = run(*words[:4], "--metrics", "lds", "--subsets", 4, "--seeds", 2, "--preview")
+    assert plan.startswith("8 models to train for lds") and plan.count("\n") == 1
 
 
 def test_answer_keeps_one_answer(run: Call, own_studies: Path) -> None:
@@ -236,8 +240,8 @@ WRONG = {
     "no self-influence": (["self-influence", "{table}", "-m", "gas"], "GAS has no self-influence"),
     "no truth": (["evaluate", "{folder}/linear", "-m", "loss"], "Mislabel detection cannot be measured"),
     "unknown metric": (
-        ["evaluate", "{table}", "-m", "gas", "--metric", "lds"],
-        "Unknown metric: 'lds' is not a metric",
+        ["evaluate", "{table}", "-m", "gas", "--metric", "ldss"],
+        "Unknown metric: 'ldss' is not a metric",
     ),
     "unknown demo": (["demo", "digit"], "Unknown demo: 'digit' is not built in"),
     "no study for methods": (["methods", "--study", "{folder}/x"], "There is no study here"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from influence_core.commands.base import (
     progress,
     write_table,
 )
+from influence_core.errors import BadInput
 
 
 @app.command()
@@ -138,18 +140,53 @@ def self_influence(
 @app.command()
 def evaluate(
     study: StudyPath,
-    method: Annotated[list[str], typer.Option("--method", "-m", help="Method ids; may follow one another.")],
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "--methods", "-m", help="Method ids; may follow one another.")
+    ] = None,
     more: Annotated[list[str] | None, typer.Argument(help="Further method ids.")] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help="loo, mislabel; may follow one another.")] = None,
-    format: Format = "csv", out: Out = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", "--metrics",
+            help="lds, loo, pbrf, removal, mislabel, agreement, randomised; may follow one another.",
+        ),
+    ] = None,
+    subsets: Annotated[int, typer.Option(help="Random halves that are retrained, for lds.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Trainings of each.")] = 3,
+    rows: Annotated[int, typer.Option(help="Test rows that are looked at.")] = 64,
+    config: Annotated[
+        str, typer.Option("--config", help="Further options as JSON, such as '{\"left_out\": 48}'.")
+    ] = "{}",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only say what would be done and how long it takes.")
+    ] = False,
+    format: Annotated[str, typer.Option("--format", help="csv, json, parquet or text.")] = "csv",
+    out: Out = None,
 ) -> None:  # fmt: skip
-    """Measure methods against leave-one-out and against planted label errors."""
+    """Measure which method to believe: against retraining, against planted label errors, and against each other."""
     from influence_core import api
 
-    held = opened(study)
+    held, names, metrics = opened(study), [*(method or []), *(more or [])], metric or ["mislabel"]
+    if not names:
+        raise BadInput("No method is given", "There is nothing to measure.", "Name one or more with --methods.")
+    chosen = {"subsets": subsets, "seeds": seeds, "rows": rows, **options(config)}
+    if preview or sys.stderr.isatty():  # like a progress bar: where a person is looking
+        said = api.evaluation_plan(held, names, metrics, options=chosen)
+        print(said, file=sys.stdout if preview else sys.stderr)
+    if preview:
+        return
     with progress() as run:
-        table = api.evaluate(held, [*method, *(more or [])], metric or ["mislabel"], run=run)
-    write_table(table, format, out)
+        table = api.evaluate(held, names, metrics, run=run, options=chosen)
+    if format != "text":
+        write_table(table, format, out)
+        return
+    from influence_core.workflows.trust import measured
+
+    text = "\n".join([table.drop(columns="note").round(3).to_string(index=False), "", measured(held).advice]).strip()
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text + "\n")
 
 
 @app.command(hidden=True)
@@ -177,7 +214,6 @@ def answer(
 
 def _query(study: Any, ids: list[str], typed: str, reduce: str) -> Any:
     """Return the rows that were asked for: of the test split, or a typed one."""
-    from influence_core.errors import BadInput
     from influence_core.measurement import Rows
     from influence_core.workflows.typed_values import fields
 

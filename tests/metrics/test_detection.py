@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from influence_core import Recipe, Rows, Run, Store, Study, Task, evaluate, registry, self_influence
-from influence_core.errors import BadInput, Unavailable
-from influence_core.metrics import mislabel_detection
-from influence_core.metrics.detection import suspicion
+from influence_core.errors import BadInput
+from influence_core.metrics import NOT_MEASURED, mislabel_detection
+from influence_core.metrics.detection import _draws, _interval
+from influence_core.metrics.scoring import suspicion
 from influence_core.primitives.training import new_model, training
 
 N, FLIPPED = 80, 8
@@ -52,7 +53,7 @@ def test_planted_errors_are_found_and_the_figures_are_scikit_learns(noisy, tmp_p
     values = table.pivot(index="method", columns="figure", values="value")
     for name in ("loss", "tracin_cp", "if_ggn", "knn_shapley"):
         assert values.loc[name, "auc"] > 0.95 and values.loc[name, "recall_at_20"] == 1.0, name
-        scores, _ = suspicion(task, registry.made(name), run)
+        scores = suspicion(task, registry.made(name), run).values
         assert values.loc[name, "auc"] == pytest.approx(roc_auc_score(planted, scores), abs=1e-12)
         assert values.loc[name, "average_precision"] == pytest.approx(
             average_precision_score(planted, scores), abs=1e-12
@@ -76,14 +77,14 @@ def test_what_suspicion_is_depends_on_what_a_method_has(noisy, tmp_path: Path) -
     task, _ = noisy
     run = Run(dtype=torch.float64, store=Store(tmp_path))
     everyone = Rows("test", tuple(range(task.n_test)))
-    scores, source = suspicion(task, registry.made("tracin_cp"), run)
-    assert source == "self-influence"
-    assert np.array_equal(scores, self_influence(task, "tracin_cp", run=run).numpy())
+    found = suspicion(task, registry.made("tracin_cp"), run)
+    assert found.source == "self-influence"
+    assert np.array_equal(found.values, self_influence(task, "tracin_cp", run=run).numpy())
     for name in ("gas", "knn_shapley"):  # no self-influence; a row is its own nearest neighbour
-        scores, source = suspicion(task, registry.made(name), run)
+        found = suspicion(task, registry.made(name), run)
         fitted = registry.made(name).fit(task, run)
-        assert source == "harm on test rows"
-        np.testing.assert_allclose(scores, -fitted.scores(everyone).mean(0).numpy(), rtol=0, atol=1e-12)
+        assert found.source == "harm on test rows"
+        np.testing.assert_allclose(found.values, -fitted.scores(everyone).mean(0).numpy(), rtol=0, atol=1e-12)
 
 
 def test_rows_without_a_score_are_not_judged(noisy, tmp_path: Path) -> None:
@@ -111,8 +112,8 @@ def test_evaluate_reads_the_truth_of_a_study(studies: Path) -> None:
     assert table["method"].tolist() == ["loss"] * 4 + ["tracin_cp"] * 8
     expected = roc_auc_score(study.planted, self_influence(study, "loss").numpy())
     assert table["value"][0] == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(BadInput, match="Unknown metric: 'lds' is not a metric. Use one of: loo, mislabel"):
-        evaluate(study, ["tracin_cp"], ["mislabel", "lds"])
+    with pytest.raises(BadInput, match="Unknown metric: 'ldss' is not a metric. Use one of: lds, loo, pbrf"):
+        evaluate(study, ["tracin_cp"], ["mislabel", "ldss"])
     with pytest.raises(BadInput, match="Unknown method: 'trac' is not registered"):
         evaluate(study, ["trac"])
 
@@ -120,5 +121,19 @@ def test_evaluate_reads_the_truth_of_a_study(studies: Path) -> None:
 def test_a_method_that_cannot_run_says_so(noisy) -> None:
     task, planted = noisy
     bare = Task(nn.Linear(3, 2), (task.split("train").batch(slice(None))), (task.split("test").batch(slice(None))))
-    with pytest.raises(Unavailable, match="TracIn cannot run here"):
-        mislabel_detection(bare, methods("tracin_cp"), Run(), planted)
+    table = mislabel_detection(bare, methods("tracin_cp", "grad_dot"), Run(), planted)
+    refused = table[table["figure"] == NOT_MEASURED]
+    assert refused["method"].tolist() == ["tracin_cp"] and refused["note"].str.contains("TracIn cannot run here").all()
+    assert table["method"].tolist() == ["loss"] * 4 + ["tracin_cp"] + ["grad_dot"] * 4
+
+
+def test_the_interval_holds_the_figure_and_narrows_with_more_errors() -> None:
+    random = np.random.default_rng(0)
+    widths = []
+    for n in (200, 2000):
+        wrong = np.arange(n) < n // 10
+        scores = random.normal(size=n) + 1.5 * wrong
+        low, high = _interval([roc_auc_score(w, s) for s, w in _draws(scores, wrong)])
+        assert low < roc_auc_score(wrong, scores) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2  # ten times the rows

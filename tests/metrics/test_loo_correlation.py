@@ -11,9 +11,8 @@ from scipy.stats import pearsonr, spearmanr
 from torch import nn
 
 from influence_core import Measurement, Run, Store, Study, Task, attribute, evaluate, registry
-from influence_core.errors import BadInput, Unavailable
-from influence_core.metrics import loo_correlation
-from influence_core.metrics.loo_correlation import N_LEFT_OUT
+from influence_core.errors import Unavailable
+from influence_core.metrics import NOT_MEASURED, TRUTH, loo_correlation
 from tests.cases import convex
 
 
@@ -34,7 +33,8 @@ def test_leave_one_out_agrees_with_itself(judged) -> None:
     for figure in ("pearson", "spearman"):
         assert value(table, "loo", figure) == pytest.approx(1.0, abs=1e-12)
     note = table[table["method"] == "loo"]["note"].iloc[0]
-    assert note == "16 rows left out, 1 seed(s), standard error 0.000"  # the rows of both draws
+    assert note == "loss; 16 rows left out, 1 seed(s)"  # the rows of both draws
+    assert (table["ceiling"] == 1).all()  # its training has no noise
 
 
 def test_methods_in_units_of_the_measurement_agree_on_a_convex_task(judged) -> None:
@@ -48,36 +48,40 @@ def test_methods_in_units_of_the_measurement_agree_on_a_convex_task(judged) -> N
 
 def test_the_figure_is_the_mean_over_test_rows_of_scipys_correlations(judged) -> None:
     task, run, table = judged
-    truth_config = {"n_rows": N_LEFT_OUT, "n_seeds": 1}
+    truth_config = {"n_rows": 24, "n_seeds": 1}
     ids = list(range(task.n_test))
     for name, measurement in (("grad_dot", Measurement()), ("rps_l2", Measurement("logit"))):
         truth = attribute(task, "loo", ids, config=truth_config, measurement=measurement, run=run).scores.numpy()
         scores = attribute(task, name, ids, measurement=measurement, run=run).scores.numpy()
         known = np.isfinite(truth[0])
-        assert known.sum() == N_LEFT_OUT
+        assert known.sum() == 24
         for figure, correlation in (("pearson", pearsonr), ("spearman", spearmanr)):
             each = [correlation(s[known], t[known]).statistic for s, t in zip(scores, truth, strict=True)]
             assert value(table, name, figure) == pytest.approx(np.mean(each), abs=1e-10)
             row = table[(table["method"] == name) & (table["figure"] == figure)].iloc[0]
-            error = np.std(each, ddof=1) / len(each) ** 0.5
-            assert row["n"] == task.n_test and row["note"].endswith(f"standard error {error:.3f}")
+            assert row["n"] == task.n_test and row["low"] < row["value"] < row["high"]
 
 
 def test_a_study_trained_by_sgd_is_judged_with_paired_seeds(studies: Path) -> None:
     study = Study(studies / "table")
-    table = evaluate(study, ["tracin_cp", "gas"], ["loo"])
-    assert table["method"].tolist() == ["tracin_cp"] * 2 + ["gas"] * 2
-    assert table["value"].between(-1, 1).all() and table["note"].str.startswith("24 rows left out, 2 seed(s)").all()
+    table = evaluate(study, ["tracin_cp", "gas"], ["loo"], options={"seeds": 2})
+    assert table["method"].tolist() == [TRUTH] * 2 + ["tracin_cp"] * 2 + ["gas"] * 2
+    judged = table[table["method"] != TRUTH]
+    assert judged["value"].between(-1, 1).all() and judged["note"].eq("loss; 24 rows left out, 2 seed(s)").all()
     assert value(table, "tracin_cp", "spearman") > 0.2
-    again = evaluate(study, ["tracin_cp", "gas"], ["loo"])
+    agree = table.set_index("figure").loc["seeds agree (spearman, loss)"]
+    rank = judged[judged["figure"] == "spearman"]["ceiling"]
+    assert agree["low"] < agree["value"] < agree["high"]
+    assert rank.tolist() == pytest.approx([(2 * agree["value"] / (1 + agree["value"])) ** 0.5] * 2)
+    again = evaluate(study, ["tracin_cp", "gas"], ["loo"], options={"seeds": 2})
     assert again.equals(table)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     task, run = convex(), Run(store=Store(tmp_path))
-    with pytest.raises(BadInput, match="Training loss has no score for a pair of rows"):
-        loo_correlation(task, [registry.made("if_exact"), registry.made("loss")], run)
-    assert run.artifacts.keys() == []  # refused before anything was retrained
+    table = loo_correlation(task, [registry.made("if_exact"), registry.made("loss")], run)
+    assert table["figure"].tolist() == ["pearson", "spearman", NOT_MEASURED]
+    assert "Training loss has no score for a pair of rows" in table["note"].iloc[2]
     train, test = task.split("train").batch(slice(None)), task.split("test").batch(slice(None))
     with pytest.raises(Unavailable, match="cannot run here: It needs a training recipe"):
         loo_correlation(Task(nn.Linear(4, 3), train, test), [registry.made("grad_dot")], run)
