@@ -19,7 +19,7 @@ from influence_core.examples import Batch
 from influence_core.primitives.gradients import GradientPlan
 from influence_core.primitives.losses import BuiltinLoss, CustomLoss
 from influence_core.primitives.operators import Product, ggn_product, ggn_roots, hessian_product, identity_blocks
-from influence_core.primitives.solvers import check_finite, eigenvalues
+from influence_core.primitives.solvers import check_finite, eigenvalues, filled, lanczos
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 from influence_core.task import Task
@@ -29,6 +29,7 @@ KIND_IN_WORDS = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}
 VERSION = 1
 MAX_EIGEN = 4_000  # parameters up to which the eigenvectors are kept, so that another damping costs nothing
 _IDENTITY_ROWS = 64
+_LANCZOS_STEPS = 30
 
 
 def check_curvature(task: Task, kind: CurvatureKind) -> None:
@@ -75,6 +76,24 @@ class Curvature:
             "precision": str(self.dtype),
         }  # fmt: skip
         return self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
+
+    def lowest(self) -> float:
+        """Return the smallest eigenvalue to a few per cent, from the store or by Lanczos' method: a pass a step."""
+        inputs = {
+            "kind": "lowest eigenvalue", "version": VERSION, "task": self.task.fingerprint, "curvature": self.kind,
+            "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
+            "precision": str(self.dtype),
+        }  # fmt: skip
+
+        def produce(writer: Writer) -> None:
+            start = torch.randn(self.plan.n_attributed, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+            steps = lanczos(lambda v: self.products(v[None])[0], start.to(self.run.device), _LANCZOS_STEPS)
+            total = min(_LANCZOS_STEPS, self.plan.n_attributed)
+            values = list(self.run.track(filled(steps, total), "lowest eigenvalue", total))
+            writer.save("values", values[-1][:1])
+
+        artifact = self.run.artifacts.obtain(digest(inputs), inputs, produce, self.run.waiting)
+        return float(artifact.tensor("values"))
 
     def _produce(self, writer: Writer) -> None:
         size = self.plan.n_attributed

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, TypeVar, final
 
 import torch
 from torch import Tensor
 
 from influence_core.errors import NumericalProblem
 
+Step = TypeVar("Step")
 _INDEFINITE = "The curvature is not positive definite"
 
 
@@ -206,3 +207,45 @@ def _check_curvature(curvature: Tensor, directions: Tensor) -> None:
             f"Conjugate gradients met a direction of curvature {worst:.3g}, damping included.",
             f"Raise the damping by {max(-2 * worst, 1e-6):.2g} or more, or use curvature 'ggn': it is never negative.",
         )
+
+
+def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Iterator[Tensor]:
+    """Yield, after every product, the Ritz values of a symmetric map, smallest first; the ends converge first.
+
+    Args:
+        product: ``[P] -> [P]``.
+        start: A vector with a part along every eigenvector: a random one.
+        steps: Products at most; fewer once the space is exhausted.
+    """
+    basis = [start / start.norm()]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    for _ in range(min(steps, len(start))):
+        bent = product(basis[-1])
+        check_finite(bent)
+        diagonal.append(bent @ basis[-1])
+        spanned = torch.stack(basis)
+        for _ in range(2):  # twice is enough: without it, found values come back as ghosts
+            bent = bent - spanned.T @ (spanned @ bent)
+        matrix = torch.diag(torch.stack(diagonal))
+        if beside:
+            off = torch.diag(torch.stack(beside), 1)
+            matrix = matrix + off + off.T
+        values = torch.linalg.eigvalsh(matrix)
+        yield values
+        length = bent.norm()
+        if float(length) <= 1e-10 * float(values.abs().max()):
+            return
+        beside.append(length)
+        basis.append(bent / length)
+
+
+def filled(steps: Iterator[Step], total: int) -> Iterator[Step]:
+    """Repeat the last step up to the total, so that a loop that converges early still completes its progress."""
+    count, last = 0, None
+    for last in steps:
+        count += 1
+        yield last
+    while last is not None and count < total:
+        count += 1
+        yield last

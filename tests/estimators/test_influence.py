@@ -256,10 +256,11 @@ def number(pattern: str, text: str) -> float:
 
 def test_notes_say_damping_eigenvalues_and_residual() -> None:
     task = CASES["convex"]()
-    notes = " ".join(attribute(task, "if_exact", [0], run=RUN).notes)
+    notes = " ".join(attribute(task, "if_exact", [0], config={"damping": 0.01}, run=RUN).notes)
     assert "Effective damping 0.03: damping 0.01 plus weight decay 0.02." in notes
     lowest = number(r"Gauss-Newton matrix before damping: smallest (\S+),", notes)
     assert abs(lowest) < 1e-12  # softmax does not see a shift of all logits
+    assert "chosen automatically" in attribute(task, "if_exact", [0], run=RUN).notes[0]
     done = " ".join(attribute(task, "if_cg", [0], run=RUN).notes)
     assert number(r"relative residual (\S+)\.$", done) <= 1e-7
     cut = attribute(task, "if_cg", [0], config={"max_iterations": 2}, run=RUN)
@@ -353,11 +354,13 @@ def digits(seed: int) -> tuple[Task, Tensor]:
 def test_fidelity_to_seeded_leave_one_out() -> None:
     # One draw of data, weights and batches moves a rank correlation by .1: the ranges hold for the mean of three.
     query = Rows("test", tuple(range(30)), "mean")
-    found: dict[str, list[float]] = {"if_exact": [], "tracin_cp": [], "hessian": []}
+    found: dict[str, list[float]] = {"if_exact": [], "tracin_cp": [], "hessian": [], "automatic": []}
     for seed in range(3):
         task, truth = digits(seed)
         for method in ("if_exact", "tracin_cp"):
-            found[method].append(spearmanr(scores(task, method, query)[0], truth).statistic)
+            given = {"damping": 0.01} if method == "if_exact" else {}
+            found[method].append(spearmanr(scores(task, method, query, **given)[0], truth).statistic)
+        found["automatic"].append(spearmanr(scores(task, "if_exact", query)[0], truth).statistic)
         with pytest.raises(NumericalProblem, match="smallest eigenvalue is -"):  # SGD has not converged
             scores(task, "if_exact", query, curvature="hessian", damping=0.001)
         damped = scores(task, "if_exact", query, curvature="hessian", damping=0.1)[0]
@@ -365,6 +368,7 @@ def test_fidelity_to_seeded_leave_one_out() -> None:
     means = {method: sum(values) / 3 for method, values in found.items()}
     assert 0.6 <= means["if_exact"] <= 0.8
     assert 0.25 <= means["tracin_cp"] <= 0.45
+    assert 0.6 <= means["automatic"] <= 0.8
     assert means["tracin_cp"] < means["hessian"] < means["if_exact"]
     exact = scores(task, "if_exact", query)
     torch.testing.assert_close(scores(task, "if_cg", query), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))

@@ -1,4 +1,4 @@
-"""LoGra and TrackStar with sides that are not projected against dense formulas, and the projection by itself."""
+"""LoGra with sides that are not projected against dense formulas, and the projection by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from influence_core.api import attribute, self_influence
-from influence_core.errors import Unavailable
 from influence_core.gradient_cache import GradientSpec, TrainGradients
 from influence_core.layer_projection import LayerProjection
 from influence_core.run import Run
@@ -52,26 +51,6 @@ def test_logra_without_loss_is_a_blockwise_fisher(name: str, run: Run) -> None:
     found = attribute(task, "logra", task.ids("test").tolist(), config=config, run=run)
     torch.testing.assert_close(found.scores, expected, **EXACT)
     torch.testing.assert_close(self_influence(task, "logra", config=config, run=run), own, **EXACT)
-
-
-def test_trackstar_without_loss_is_its_formula(run: Run) -> None:
-    task = CASES["mlp"]()
-    parts: dict[str, list[Tensor]] = {"train": [], "test": []}
-    for train, test in zip(by_layer(task, "train"), by_layer(task, "test"), strict=True):
-        moment = train.square().mean(0)
-        scale = moment.clamp_min(1e-12 * float(moment.max())).rsqrt()
-        fisher = (train * scale).T @ (train * scale) / task.n_train
-        damped = fisher + 0.1 * fisher.diagonal().mean() * torch.eye(len(fisher), dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(damped)
-        root = vectors @ torch.diag(values.rsqrt()) @ vectors.T
-        parts["train"].append(train * scale @ root)
-        parts["test"].append(test * scale @ root)
-    units = {split: torch.nn.functional.normalize(torch.cat(value, 1), dim=1) for split, value in parts.items()}
-    found = attribute(task, "trackstar", task.ids("test").tolist(), config={"dimensions": 64}, run=run)
-    torch.testing.assert_close(found.scores, units["test"] @ units["train"].T, **EXACT)
-    assert float(found.scores.abs().max()) <= 1 + 1e-12
-    with pytest.raises(Unavailable, match="no self-influence"):
-        self_influence(task, "trackstar", run=run)
 
 
 @pytest.mark.parametrize("name", ["mlp", "transformer", "cnn_inplace"])

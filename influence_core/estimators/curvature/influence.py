@@ -13,6 +13,9 @@ Assumes that the model is at a minimum; for squared error of a linear model it i
 ``1 - leverage``. With ``ggn`` and damping it estimates the proximal Bregman response of Bae et al. (2022), which a net
 that has not converged has too; the Hessian of such a net is indefinite, and is refused until the damping lifts it.
 
+The damping is chosen for the model unless it is given (``damping.py``); notes say how much, and the smallest eigenvalue
+where it is known. For a Hessian ``if_cg`` finds the most negative direction by Lanczos' method.
+
 Cost: ``if_exact`` writes C out and factorises it, ``n x n_outputs x P^2`` and ``P^3`` operations once, then instant
 queries. ``if_cg`` never builds it: as many passes over the training rows as iterations, per block of queries, for any
 P; its self-influence is such a solve for every training row, kept in the store.
@@ -28,15 +31,15 @@ Grosse, If Influence Functions are the Answer, Then What is the Question?, NeurI
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from influence_core import damping
 from influence_core.config import digest
 from influence_core.curvature_cache import KIND_IN_WORDS, MAX_EIGEN, Curvature, CurvatureKind, check_curvature
 from influence_core.errors import Unavailable
@@ -53,6 +56,7 @@ from influence_core.primitives.solvers import (
     check_definite,
     cholesky_inverse,
     conjugate_gradients,
+    filled,
 )
 from influence_core.registry import preset, register
 from influence_core.run import Run
@@ -68,13 +72,13 @@ _REFERENCE = "Koh & Liang, Understanding Black-box Predictions via Influence Fun
 class InfluenceConfig(GradientConfig):
     """Which curvature, and how much is added to it."""
 
+    version: ClassVar[int] = 2
+
     curvature: CurvatureKind = Field(
         "ggn",
         description="ggn: Gauss-Newton, never negative, for nets. hessian: second derivatives, for converged models.",
     )
-    damping: float = Field(
-        0.01, ge=0, description="Added to the curvature on top of weight decay: more is steadier, less is sharper."
-    )
+    damping: float | None = Field(None, ge=0, description=damping.HELP)
 
 
 class ExactConfig(InfluenceConfig):
@@ -203,8 +207,12 @@ class InfluenceFitted(BilinearFitted):
         super().__init__(estimator, task, run)
         self.cache = self.caches[0]
         self.curvature = Curvature(task, run, self.cache.plan, estimator.config.curvature)
-        self.weight_decay = task.recipe.weight_decay if task.recipe is not None else 0.0
-        self.damping = estimator.config.damping + self.weight_decay
+        self.chosen = damping.chosen(estimator.config.damping, self.cache, run, self._lowest())
+        self.damping = self.chosen.total
+
+    @abstractmethod
+    def _lowest(self) -> float | None:
+        """Return the smallest eigenvalue, where it may be negative and the damping is to be chosen."""
 
     @abstractmethod
     def solved(self, targets: Tensor) -> Tensor:
@@ -217,8 +225,7 @@ class InfluenceFitted(BilinearFitted):
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what was added to the curvature."""
-        own, decay = self.estimator.config.damping, self.weight_decay
-        return (f"Effective damping {self.damping:g}: damping {own:g} plus weight decay {decay:g}.",)
+        return (self.chosen.note,)
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         batch = moved_batch(batch, self.run)
@@ -262,13 +269,20 @@ class ExactFitted(InfluenceFitted):
         """Load or compute the curvature, and refuse an indefinite one."""
         super().__init__(estimator, task, run)
         artifact = self.curvature.factorised()
-        self.values = artifact.tensor("values").to(run.device)
-        own = estimator.config.damping
-        check_definite(self.values, own, self.weight_decay)
+        own, decay = self.chosen.own, self.chosen.decay
+        check_definite(self.values, own, decay)
         if "vectors" in artifact.names():
             self.inverse: Inverse = EigenInverse(self.values, artifact.tensor("vectors").to(run.device), self.damping)
         else:
-            self.inverse = cholesky_inverse(artifact.tensor("matrix").to(run.device), own, self.weight_decay)
+            self.inverse = cholesky_inverse(artifact.tensor("matrix").to(run.device), own, decay)
+
+    @property
+    def values(self) -> Tensor:
+        """Return the eigenvalues before damping, smallest first."""
+        return self.curvature.factorised().tensor("values").to(self.run.device)
+
+    def _lowest(self) -> float | None:
+        return float(self.values[0]) if self.curvature.kind == "hessian" else None
 
     def solved(self, targets: Tensor) -> Tensor:
         """Return ``[k, P]``."""
@@ -296,6 +310,12 @@ class IterativeFitted(InfluenceFitted):
     estimator: InfluenceIterative
     last: Solve | None = None
 
+    def _lowest(self) -> float | None:
+        """Lanczos, some passes over the data, for a Hessian whose damping is to be chosen; kept in the store."""
+        if self.curvature.kind != "hessian" or self.estimator.config.damping is not None:
+            return None
+        return self.curvature.lowest()
+
     def solved(self, targets: Tensor) -> Tensor:
         """Return ``[k, P]``; how far the solver came is in the notes."""
         config, run = self.estimator.config, self.run
@@ -305,7 +325,7 @@ class IterativeFitted(InfluenceFitted):
 
         steps = conjugate_gradients(damped, targets, config.tolerance, config.max_iterations)
         total = config.max_iterations + 1
-        for step in run.track(_filled(steps, total), "conjugate gradients", total):
+        for step in run.track(filled(steps, total), "conjugate gradients", total):
             self.last = step
         assert self.last is not None
         return self.last.solution
@@ -320,14 +340,3 @@ class IterativeFitted(InfluenceFitted):
         if residual > 10 * self.estimator.config.tolerance:
             found += " This is short of the tolerance: raise max_iterations or the damping."
         return (*super().notes, found)
-
-
-def _filled(steps: Iterator[Solve], total: int) -> Iterator[Solve]:
-    """Repeat the last step up to the total, so that a solve that converges early still completes its progress."""
-    count, last = 0, None
-    for last in steps:
-        count += 1
-        yield last
-    while last is not None and count < total:
-        count += 1
-        yield last

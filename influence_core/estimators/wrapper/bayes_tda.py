@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from influence_core.estimator import Fitted, Info
-from influence_core.estimators.wrapper.members import NEEDS, Members, MembersConfig, MembersFitted
+from influence_core.estimators.members import NEEDS, Members, MembersConfig, MembersFitted
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.registry import register

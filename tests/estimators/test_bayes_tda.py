@@ -1,4 +1,4 @@
-"""Averages over seeds and significance of scores: synthetic draws with known answers, and real trainings."""
+"""Significance of scores: synthetic draws with known answers, and real trainings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from influence_core import registry
 from influence_core.ensembles import trained_members
 from influence_core.estimators.wrapper.bayes_tda import uncertainty
-from influence_core.estimators.wrapper.seed_average import normalised
 from influence_core.fitting import fit
 from influence_core.measurement import Measurement, Rows
 from influence_core.run import Run
@@ -38,9 +37,6 @@ def sgd_task() -> Task:
     )
     states = [made(net, seed).state_dict() for seed in range(2)]
     return Task(net, vectors(12, 1), vectors(3, 2), checkpoints=states, learning_rates=[0.2, 0.2], recipe=recipe)
-
-
-# -- synthetic draws --------------------------------------------------------------------------------------------------
 
 
 def test_p_values_of_pure_noise_are_uniform_and_of_a_signal_are_small() -> None:
@@ -74,41 +70,6 @@ def test_the_two_parts_of_the_variance_are_told_apart() -> None:
     assert float(found.within_seeds) == pytest.approx(0.25, rel=0.05)
     assert float(found.between_seeds) == pytest.approx(4 + 0.25 / 4, rel=0.06)
     torch.testing.assert_close(found.error, found.between_seeds.sqrt() / 3000**0.5)
-
-
-def test_one_loud_seed_does_not_decide() -> None:
-    quiet = normal(1, 1, 200, seed=1).expand(4, -1, -1)
-    loud = 1000 * normal(1, 1, 200, seed=2)
-    samples = torch.cat([quiet, loud])
-    for how, agrees in (("spread", True), ("rank", True), ("none", False)):
-        mean = normalised(samples, how).mean(0)[0]
-        correlation = float(torch.corrcoef(torch.stack([mean, quiet[0, 0]]))[0, 1])
-        assert (correlation > 0.9) is agrees, how
-    assert bool((normalised(torch.ones(2, 1, 5), "spread") == 0).all())
-
-
-def test_the_variance_of_an_average_falls_with_the_number_of_seeds() -> None:
-    truth = normal(1, 1, 50, seed=1)
-    spreads = []
-    for count in (4, 16):
-        means = [normalised(truth + normal(count, 1, 50, seed=100 + k), "spread").mean(0) for k in range(200)]
-        spreads.append(float(torch.stack(means).var(0).mean()))
-    assert spreads[0] / spreads[1] == pytest.approx(4.0, rel=0.25)
-
-
-# -- real trainings ---------------------------------------------------------------------------------------------------
-
-
-def test_scores_are_the_average_of_the_members_own(tmp_path: Path) -> None:
-    task, run = sgd_task(), run_in(tmp_path)
-    members = trained_members(task, run, [0, 1, 2])
-    assert [member.n_checkpoints for member in members] == [3, 3, 3]
-    apart = torch.stack([fit(member, registry.made("tracin_cp"), run).scores(ROWS) for member in members])
-    assert not torch.allclose(apart[0], apart[1])
-    plain = fit(task, registry.made("seed_average", {"seeds": 3, "normalise": "none"}), run).scores(ROWS)
-    torch.testing.assert_close(plain, apart.mean(0))
-    usual = fit(task, registry.made("seed_average", {"seeds": 3}), run).scores(ROWS)
-    torch.testing.assert_close(usual, (apart / apart.std(-1, keepdim=True, correction=0)).mean(0))
 
 
 def test_uncertainty_over_seeds_and_checkpoints(tmp_path: Path) -> None:

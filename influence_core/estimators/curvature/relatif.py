@@ -1,0 +1,141 @@
+"""RelatIF: influence on this prediction relative to influence on everything.
+
+::
+
+    theta:  R[t, i] = g_t' H^-1 g_i / |H^-1 g_i|              loss:  R[t, i] = g_t' H^-1 g_i / sqrt(g_i' H^-1 g_i)
+
+with ``H = C + (damping + weight_decay) I``. Influence functions name the same outliers for every prediction, because
+their gradients are large; here a row is measured by how much it moves this answer for how much it moves the model
+(``theta``: its parameters, equation 8) or all losses (``loss``: equation 9). ``loss`` is the cosine in the inner
+product of ``H^-1`` times ``sqrt(g_t' H^-1 g_t)``, hence bounded by it. Barshan, Brunet & Dziugaite (2020), times -1:
+positive = proponent. An order only: a ratio does not add up over rows and predicts no amount.
+
+``C`` is the Gauss-Newton matrix, whose radicand cannot be negative as the Hessian's can: factorised whole up to 4,000
+parameters (shared with ``if_exact``), by EK-FAC beyond (shared with ``if_ekfac``). The denominators need no solve per
+row, and not one per query either: they are functions of the eigenvalues, rotated and squared once and kept.
+
+Cost: that of the curvature, then one product over the training rows. Memory as ``if_exact`` or ``if_ekfac``.
+
+Reference: Barshan, Brunet & Dziugaite, RelatIF: Identifying Explanatory Training Samples via Relative Influence,
+AISTATS 2020.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from influence_core import damping
+from influence_core.curvature_cache import MAX_EIGEN, Curvature, check_curvature
+from influence_core.errors import Unavailable
+from influence_core.estimator import Cost, Info, Sizes
+from influence_core.estimators.spectral import Curved, Spectral, SpectralConfig, SpectralFitted
+from influence_core.gradient_cache import TrainGradients
+from influence_core.kronecker_cache import ErrorKind, LayerCurvature
+from influence_core.primitives.sides import Side
+from influence_core.primitives.spectrum import FullBlock, WholeSpectrum, damped_inverse_squared
+from influence_core.registry import preset, register
+from influence_core.run import Run
+from influence_core.task import Needs, Task
+
+_FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
+
+
+class RelatifConfig(SpectralConfig):
+    """Relative to what, and by which curvature."""
+
+    relative_to: Literal["loss", "theta"] = Field(
+        "loss", description="loss: how far a row moves all losses. theta: how far it moves the weights."
+    )
+    curvature: Literal["auto", "exact", "ekfac"] = Field(
+        "auto", description="exact: the whole matrix, small models. ekfac: layer by layer. auto: by the size."
+    )
+
+
+@final
+@preset(
+    "relatif_theta",
+    "RelatIF (weights)",
+    "Influence relative to how far a row moves the whole model: the same loud rows no longer explain every answer.",
+    relative_to="theta",
+)
+@register
+class Relatif(Spectral):
+    """Influence divided by a row's effect on everything."""
+
+    info = Info(
+        name="relatif_loss", title="RelatIF (losses)", family="curvature",
+        summary="Influence relative to a row's effect on all losses: rows that matter for this answer in particular.",
+        estimand="influence of row i on the measurement per unit of its effect on all of them",
+        reference="Barshan, Brunet & Dziugaite, RelatIF, AISTATS 2020",
+        needs=Needs.MODEL | Needs.OUTPUTS, units="rank", additive=False,
+    )  # fmt: skip
+    Config = RelatifConfig
+    config: RelatifConfig
+
+    def fit(self, task: Task, run: Run) -> RelatifFitted:
+        """Compute the training gradients and the curvature.
+
+        Raises:
+            Unavailable: ``curvature="exact"`` with too many parameters.
+        """
+        check_curvature(task, "ggn")
+        return RelatifFitted(self, task, run)
+
+    def curvature(self, cache: TrainGradients, run: Run) -> Curved:
+        """The whole matrix or EK-FAC's."""
+        size = cache.plan.n_attributed
+        if self.config.curvature == "ekfac" or (self.config.curvature == "auto" and size > MAX_EIGEN):
+            layers = LayerCurvature(cache, run, ErrorKind())
+            return Curved(layers.ekfac(), (layers.note,))
+        if size > MAX_EIGEN:
+            raise Unavailable(
+                "The curvature is too large to be factorised whole",
+                f"{size:,} parameters; the limit is {MAX_EIGEN:,}.",
+                "Use curvature='ekfac', or config layers=('last',).",
+            )
+        artifact = Curvature(cache.task, run, cache.plan, "ggn").factorised()
+        block = FullBlock(artifact.tensor("values").to(run.device), artifact.tensor("vectors").to(run.device))
+        sizes = [cache.plan.sizes[name] for name in cache.plan.layers]
+        return Curved(WholeSpectrum(block, sizes), ("Curvature: the whole Gauss-Newton matrix.",), damping.WHOLE)
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """The gradients and the curvature."""
+        base, p, outputs = super().cost(task, sizes), sizes.n_params, max(1, sizes.n_classes)
+        if self.config.curvature == "ekfac" or p > MAX_EIGEN:
+            return Cost(base.seconds + (1 + 1.4 * outputs) * sizes.pass_seconds + 2e-10 * p**1.5, base.bytes + 32 * p)
+        written = 1.5 * outputs * sizes.pass_seconds + 2 * _FLOP * sizes.n_train * outputs * p**2
+        return Cost(base.seconds + written + 14 * _FLOP * p**3, base.bytes + 8 * p**2)
+
+
+@final
+class RelatifFitted(SpectralFitted):
+    """The ratios."""
+
+    estimator: Relatif
+
+    def compared_with(self, query: list[Side]) -> Tensor:
+        """Return ``[m, n_train]``."""
+        return super().compared_with(query) * self.task.n_train * self._weights()
+
+    def _self_influence(self) -> Tensor:
+        """Return the diagonal: a row's own effect per unit of its effect on everything."""
+        return self._effects() * self._weights()
+
+    def _effects(self) -> Tensor:
+        """Return ``g_i' H^-1 g_i``."""
+        return self.per_row("effect on all losses", self.inverse)
+
+    def _weights(self) -> Tensor:
+        """Return one over the denominators; 0 for a row without a gradient, which moves nothing."""
+        if "weights" not in self.memo:
+            theta = self.estimator.config.relative_to == "theta"
+            function: Any = damped_inverse_squared(self.damping)
+            squared = self.per_row("effect on the weights", function) if theta else self._effects()
+            self.memo["weights"] = torch.where(
+                squared > 0, squared.clamp_min(1e-300 if squared.dtype == torch.float64 else 1e-38).rsqrt(), 0.0
+            )  # noqa: E501
+        return self.memo["weights"]
