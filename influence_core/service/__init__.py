@@ -3,6 +3,7 @@
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
+from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
     cleaned_data,
     decisions_log,
@@ -127,6 +128,7 @@ __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
+    "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
     "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",
     "InfluenceError", "InputAttribution", "Interval", "JobView", "MapColours", "MapLink", "MapNeeded", "MapPoints",

@@ -9,6 +9,7 @@ from influence_core.changes import RESOLVES
 from influence_core.errors import BadInput
 from influence_core.reviews import Reviews, Standing
 from influence_core.service import access, review_cards
+from influence_core.service.dealing import dealt
 from influence_core.service.opened import opened
 from influence_core.service.queues import base_name, queue, refuse_locked, study_folder
 from influence_core.service.review_acts import reviewer_name
@@ -23,7 +24,7 @@ _GUIDELINES = "guidelines.md"
 def review_batch(
     study: str, token: str, reviewer: str, after: int | None = None, n: int = MOST_CARDS, row: RowId | None = None
 ) -> ReviewBatch:
-    """Return cards of a queue with their evidence and what was decided about them.
+    """Return cards of a reviewer's part of a queue with their evidence and what was decided about them.
 
     Args:
         study: The study's name.
@@ -37,7 +38,7 @@ def review_batch(
         BadInput: No such queue, or they may not review.
     """
     name = reviewer_name(study, reviewer)
-    held, rows = opened(base_name(study)), queue(study, token)
+    held, rows = opened(base_name(study)), dealt(study, queue(study, token), name)
     refuse_locked(rows.split)
     log = Reviews(study_folder(study))
     mine = log.rows_of(name, rows.split)

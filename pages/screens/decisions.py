@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import decisions, session
+from pages.components import dealing, decisions, session
 from pages.components.html import element
 
 study = session.view().study
@@ -15,4 +15,5 @@ decisions.progress(page)
 decisions.downloads(study)
 decisions.conflicts(study, page)
 decisions.guidelines(study, page)
+dealing.panel(study, may_change=page.may_resolve)
 decisions.log(study)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from influence_core.service import review_views as views
+from influence_core.service.dealing import Dealing, Shares
 from tests.screens.fake_data import material
 
 FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
-    "resolve_conflict patch_file cleaned_data"
+    "resolve_conflict patch_file cleaned_data dealing save_dealing shares"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
@@ -47,6 +48,18 @@ class FakeReviews:
     def save_guidelines(self, study: str, text: str) -> None:
         """Keep them."""
         self.written.append(("save_guidelines", (text,)))
+
+    def dealing(self, study: str) -> Dealing:
+        """Return two reviewers."""
+        return Dealing(("ann", HOSTILE), 0.2)
+
+    def save_dealing(self, study: str, reviewers: Any, overlap: float) -> None:
+        """Keep the deal."""
+        self.written.append(("save_dealing", (list(reviewers), overlap)))
+
+    def shares(self, study: str) -> Shares:
+        """Return what it comes to."""
+        return Shares("Suspects", 100, 20, (("ann", 43), (HOSTILE, 37)))
 
     def decisions_page(self, study: str) -> views.DecisionsPage:
         """Return two reviewers and one conflict."""

@@ -46,3 +46,14 @@ def test_guidelines_are_saved(opened: Opener, fake: FakeService) -> None:
     app.text_area(key="guidelines").input("A seven has a bar.").run()
     app.button(key="save_guidelines").click().run()
     assert fake.reviews.written == [("save_guidelines", ("A seven has a bar.",))] and not app.exception
+
+
+def test_rows_are_dealt_by_an_owner(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    assert "Of 100 rows in “Suspects”, everybody sees 20; of the others: ann 43, &lt;b&gt;" in markup(app)
+    app.text_area(key="dealing_names").input("ann\nben\n").run()
+    app.slider(key="dealing_share").set_value(30).run()
+    app.button(key="save_dealing").click().run()
+    assert fake.reviews.written == [("save_dealing", (["ann", "ben"], 0.3))] and not app.exception
+    fake.reviews.owner = False
+    assert opened("decisions", study="digits").button(key="save_dealing").disabled

@@ -36,6 +36,8 @@ GIVEN: dict[str, Any] = {
     "filter": service.SuspectFilter(), "retrain": False, "row": "row 003", "kind": "outliers",
     "asked": service.MapRequest(), "polygon": ((-9, -9), (9, -9), (0, 9)), "drawn": "pca", "rows": (("train", 1007),),
     "reviewer": "ann",
+    "reviewers": ["ann", "ben"],
+    "overlap": 0.2,
     "acts": [],
     "row_ids": ["row 003"],
     "source": "a test",
