@@ -77,10 +77,19 @@ class Curvature:
         }  # fmt: skip
         return self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
 
+    def product_of(self, positions: Tensor) -> Product:
+        """Return the map ``v -> C v`` of rows ``[k, P]``, with C that of the mean loss of some training rows."""
+        product = self._product(self.task.split("train").batch(positions, self.run.device, self.dtype))
+        return lambda vectors: product(vectors) / len(positions)
+
     def lowest(self) -> float:
-        """Return the smallest eigenvalue to a few per cent, from the store or by Lanczos' method: a pass a step."""
+        """Return the smallest eigenvalue to a few per cent."""
+        return self.ends()[0]
+
+    def ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest eigenvalue, from the store or by Lanczos' method: a pass a step."""
         inputs = {
-            "kind": "lowest eigenvalue", "version": VERSION, "task": self.task.fingerprint, "curvature": self.kind,
+            "kind": "ends of the spectrum", "version": VERSION, "task": self.task.fingerprint, "curvature": self.kind,
             "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
             "precision": str(self.dtype),
         }  # fmt: skip
@@ -89,11 +98,12 @@ class Curvature:
             start = torch.randn(self.plan.n_attributed, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
             steps = lanczos(lambda v: self.products(v[None])[0], start.to(self.run.device), _LANCZOS_STEPS)
             total = min(_LANCZOS_STEPS, self.plan.n_attributed)
-            values = list(self.run.track(filled(steps, total), "lowest eigenvalue", total))
-            writer.save("values", values[-1][:1])
+            values = list(self.run.track(filled(steps, total), "smallest and largest curvature", total))
+            writer.save("values", values[-1][[0, -1]])
 
         artifact = self.run.artifacts.obtain(digest(inputs), inputs, produce, self.run.waiting)
-        return float(artifact.tensor("values"))
+        lowest, highest = artifact.tensor("values").tolist()
+        return lowest, highest
 
     def _produce(self, writer: Writer) -> None:
         size = self.plan.n_attributed

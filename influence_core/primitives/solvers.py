@@ -249,3 +249,27 @@ def filled(steps: Iterator[Step], total: int) -> Iterator[Step]:
     while last is not None and count < total:
         count += 1
         yield last
+
+
+def neumann(product: Callable[[Tensor], Tensor], targets: Tensor, scale: float, steps: int) -> Iterator[Tensor]:
+    """Yield the partial sums of ``A^-1 b = (1/scale) sum_j (I - A/scale)^j b`` for rows ``[k, P]``.
+
+    Args:
+        product: ``[k, P] -> [k, P]``, A or an estimate of it that is drawn anew at every call.
+        targets: ``b``.
+        scale: Above half the largest eigenvalue of A, or the sum diverges.
+        steps: Terms.
+
+    Raises:
+        NumericalProblem: It diverges.
+    """
+    total = targets
+    limit = 1e6 * float(targets.abs().max()) + 1.0
+    for _ in range(steps):
+        total = targets + total - product(total) / scale
+        if not float(total.abs().max()) < limit * steps:  # also where it is NaN
+            raise NumericalProblem(
+                "The recursion diverges", f"The scale {scale:.3g} is below half the largest eigenvalue of a batch.",
+                "Use a larger scale, or more sample rows per step.",
+            )  # fmt: skip
+        yield total / scale

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("streamlit", "plotly", "ray", "umap", "captum", "sklearn", "xgboost", "lightgbm")
-BASES = ("bilinear", "linear_head", "members", "resampling", "spectral")
+BASES = ("bilinear", "inverse_curvature", "linear_head", "lissa_sum", "members", "resampling", "spectral")
 SESSION = "pages/components/session.py"
 SIGN_IN = "pages/components/signin.py"
 MAX_MODULE_LINES = 400
