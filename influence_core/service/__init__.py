@@ -51,7 +51,7 @@ from influence_core.service.map_views import (
     MapView,
 )
 from influence_core.service.oddities import oddities
-from influence_core.service.queues import queue, save_queue
+from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.review_acts import record_acts
 from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
@@ -128,7 +128,7 @@ __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
-    "Dealing", "Shares", "dealing", "save_dealing", "shares",
+    "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
     "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",
     "InfluenceError", "InputAttribution", "Interval", "JobView", "MapColours", "MapLink", "MapNeeded", "MapPoints",

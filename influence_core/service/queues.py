@@ -65,6 +65,23 @@ def save_queue(study: str, title: str, split: str, row_ids: Sequence[RowId], sou
     return token
 
 
+def frozen_queue(study: str) -> str:
+    """Return the token of the list of suspects as it is now, in the order that it keeps while it is reviewed.
+
+    The list itself moves: rows are decided, detectors are added. Whoever reviews must not find rows come and go.
+    """
+    access.check(base_name(study), "reviewer")
+    rows = queue(study, SUSPECTS)
+    if rows.token != SUSPECTS:
+        return rows.token
+    return save_queue(study, rows.title, rows.split, rows.row_ids[:MAX_ROWS], rows.source)
+
+
+def has_moved(study: str, token: str) -> bool:
+    """Tell whether the list of suspects is another than the one that was frozen."""
+    return queue(study, SUSPECTS).row_ids[:MAX_ROWS] != queue(study, token).row_ids
+
+
 def refuse_locked(split: str) -> None:
     """Raise for rows that are not cleaned.
 

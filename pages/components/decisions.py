@@ -35,6 +35,23 @@ def progress(page: service.DecisionsPage) -> None:
             ]))  # fmt: skip
 
 
+def undo(study: str, page: service.DecisionsPage) -> None:
+    """Offer to undo the last act of a reviewer: one row, or a whole batch."""
+    if not page.pace:
+        return
+    person = service.known_reviewer(study)
+    names = [person] if person else [pace.reviewer for pace in page.pace]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="undo_line"):
+        if not person:
+            st.selectbox("Whose last act", names, key="undo_whose", width=220)
+        st.button("Undo the last act", icon=":material/undo:", key="undo_last", on_click=_undo, args=(study, person))
+
+
+def _undo(study: str, person: str) -> None:
+    with errors.shown():
+        session.say(service.undo_last(study, person or str(session.entered(["undo_whose"]).get("undo_whose", ""))))
+
+
 def downloads(study: str) -> None:
     """Offer the patch and the cleaned data, made only when they are asked for."""
     kinds = (("Patch", "patch", service.patch_file), ("Cleaned data", "cleaned", service.cleaned_data))

@@ -85,6 +85,23 @@ def export(study: str, result: service.Explanation | service.FitNeeded, request:
             )  # fmt: skip
 
 
+def review(study: str, result: service.Explanation | service.FitNeeded) -> None:
+    """Offer to review the shown rows, the opponents first: the worst one is the likeliest mistake."""
+    if isinstance(result, service.FitNeeded) or "@" in study:
+        return
+    st.button(
+        "Review these rows", icon=":material/rate_review:", key="review_shown", on_click=_review, args=(study, result),
+        help="Opens the review desk with the shown opponents, then the proponents: one key per row.",
+    )  # fmt: skip
+
+
+def _review(study: str, result: service.Explanation) -> None:
+    with errors.shown():
+        shown = [row.datum.row_id for row in (*result.opponents, *result.proponents)]
+        title = f"Opponents and proponents by {result.method_title}"
+        session.go("review", queue=service.save_queue(study, title, "train", shown, f"Explain, {result.method_title}"))
+
+
 def figures(result: service.Explanation | service.FitNeeded) -> None:
     """Draw the histogram of all scores, and what the scores look at."""
     if isinstance(result, service.FitNeeded):

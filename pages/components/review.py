@@ -15,6 +15,7 @@ from streamlit.components import v2
 
 from influence_core import service
 from pages.components import errors, session, theme
+from pages.components.html import element
 
 DESK = "review_desk"
 _FOLDER = theme.ASSETS / "review"
@@ -29,8 +30,9 @@ def _part(*names: str) -> str:
 @st.fragment
 def desk(study: str, token: str) -> None:
     """Draw the desk for a queue; the fragment runs alone when the browser sends decisions or asks for cards."""
-    session.keep("review.place", (study, token))
     with errors.shown():
+        token = _held_still(study, token)
+        session.keep("review.place", (study, token))
         place = service.review_place(study, token)
         said = session.kept(_SAID) or {}
         session.keep(_SAID, {**said, "batch": None})  # cards are sent once: the browser holds them
@@ -44,6 +46,24 @@ def desk(study: str, token: str) -> None:
             js=_part("store.js", "card.js", "review.js"),
         )  # fmt: skip
         component(key=DESK, data=data, on_out_change=_heard)
+
+
+def _held_still(study: str, token: str) -> str:
+    """Return a queue that does not move under the reviewer: the suspects as they were when the desk was opened."""
+    if token not in ("", "suspects"):
+        return token
+    name = f"review.frozen.{study}"
+    frozen = session.kept(name)
+    if frozen is None:
+        frozen = service.frozen_queue(study)
+        session.keep(name, frozen)
+    elif service.has_moved(study, frozen):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="review_moved"):
+            st.html(
+                element("p", "The list of suspects has changed since you began; yours stays as it was.", css="if-note")
+            )
+            st.button("Take the new list", key="review_refresh", on_click=session.keep, args=(name, None))
+    return frozen
 
 
 def _heard() -> None:

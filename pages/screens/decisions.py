@@ -12,6 +12,7 @@ study = session.view().study
 page = service.decisions_page(study)
 st.html(element("h1", "Decisions"))
 decisions.progress(page)
+decisions.undo(study, page)
 decisions.downloads(study)
 decisions.conflicts(study, page)
 decisions.guidelines(study, page)

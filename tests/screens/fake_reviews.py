@@ -11,7 +11,8 @@ from tests.screens.fake_data import material
 
 FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
-    "resolve_conflict patch_file cleaned_data dealing save_dealing shares"
+    "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
+    "frozen_queue has_moved undo_last"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
@@ -22,6 +23,7 @@ class FakeReviews:
 
     nothing: bool = False
     owner: bool = True
+    lists: int = 0
     written: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
 
     def review_place(self, study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:
@@ -48,6 +50,19 @@ class FakeReviews:
     def save_guidelines(self, study: str, text: str) -> None:
         """Keep them."""
         self.written.append(("save_guidelines", (text,)))
+
+    def frozen_queue(self, study: str) -> str:
+        """Return a token that changes with the list."""
+        return "f" * 31 + str(self.lists)
+
+    def has_moved(self, study: str, token: str) -> bool:
+        """Tell whether the list is another than the frozen one."""
+        return token[-1] != str(self.lists)
+
+    def undo_last(self, study: str, reviewer: str) -> str:
+        """Keep whose act was undone."""
+        self.written.append(("undo_last", (reviewer,)))
+        return f"Undone: train row 7: keep ({HOSTILE})."
 
     def dealing(self, study: str) -> Dealing:
         """Return two reviewers."""

@@ -7,6 +7,7 @@ import re
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from influence_core import service
 from pages.components import jobs
 from tests.screens.conftest import Opener, markup
 from tests.screens.fake_service import FakeService
@@ -211,3 +212,21 @@ def test_a_finished_job_can_be_dismissed(opened: Opener, fake: FakeService) -> N
 def test_tables_and_texts_draw_too(opened: Opener, study: str) -> None:
     page = markup(opened("explain", study=study))
     assert "if-pro-column" in page and "if-problem" not in page and "if-parts" in page
+
+
+def test_the_shown_rows_are_sent_to_review_opponents_first(
+    opened: Opener, fake: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple] = []
+
+    def save(*queue: object) -> str:
+        saved.append(queue)
+        return "f" * 32
+
+    monkeypatch.setattr(service, "save_queue", save, raising=False)
+    app = opened("explain", study="digits")
+    app.button(key="review_shown").click().run()
+    assert not app.exception
+    ((study, title, split, rows, source),) = saved
+    assert (study, split) == ("digits", "train") and title.startswith("Opponents and proponents by ")
+    assert len(rows) == len(set(rows)) > 1 and source.startswith("Explain, ")

@@ -35,6 +35,24 @@ def test_reviewers_resolve_nothing(opened: Opener, fake: FakeService) -> None:
     assert all(button.disabled for button in app.button if button.label.startswith(("ann:", "ben:")))
 
 
+def test_the_last_act_is_undone_by_name(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    app.selectbox(key="undo_whose").set_value("ann").run()
+    app.button(key="undo_last").click().run()
+    assert fake.reviews.written == [("undo_last", ("ann",))] and not app.exception
+    assert app.toast[0].value.startswith("Undone") and "train row 7" in app.toast[0].value
+
+
+def test_the_list_of_suspects_holds_still_until_it_is_taken_anew(opened: Opener, fake: FakeService) -> None:
+    app = opened("review", study="digits", queue="suspects")
+    assert "has changed since you began" not in markup(app)
+    fake.reviews.lists = 1
+    app.run()
+    assert "has changed since you began" in markup(app)
+    app.button(key="review_refresh").click().run()
+    assert "has changed since you began" not in markup(app) and not app.exception
+
+
 def test_the_log_is_searched(opened: Opener) -> None:
     app = opened("decisions", study="digits")
     app.text_input(key="decisions_name").input("ben").run()
