@@ -85,21 +85,23 @@ def export(study: str, result: service.Explanation | service.FitNeeded, request:
             )  # fmt: skip
 
 
-def review(study: str, result: service.Explanation | service.FitNeeded) -> None:
-    """Offer to review the shown rows, the opponents first: the worst one is the likeliest mistake."""
+def review(study: str, result: service.Explanation | service.FitNeeded, request: service.ExplainRequest) -> None:
+    """Offer to review the shown rows, those that pull towards a mistake first."""
     if isinstance(result, service.FitNeeded) or "@" in study:
         return
+    sides = ("opponents", "proponents") if request.target == "true" else ("proponents", "opponents")
+    shown = [row.datum.row_id for side in sides for row in getattr(result, side)]
     st.button(
-        "Review these rows", icon=":material/rate_review:", key="review_shown", on_click=_review, args=(study, result),
-        help="Opens the review desk with the shown opponents, then the proponents: one key per row.",
+        "Review these rows", icon=":material/rate_review:", key="review_shown", on_click=_review,
+        args=(study, shown, result.method_title, sides),
+        help=f"Opens the review desk with the shown {sides[0]}, then the {sides[1]}: one key per row.",
     )  # fmt: skip
 
 
-def _review(study: str, result: service.Explanation) -> None:
+def _review(study: str, shown: list[int | str], method: str, sides: tuple[str, str]) -> None:
     with errors.shown():
-        shown = [row.datum.row_id for row in (*result.opponents, *result.proponents)]
-        title = f"Opponents and proponents by {result.method_title}"
-        session.go("review", queue=service.save_queue(study, title, "train", shown, f"Explain, {result.method_title}"))
+        title = f"{sides[0].capitalize()} and {sides[1]} by {method}"
+        session.go("review", queue=service.save_queue(study, title, "train", shown, f"Explain, {method}"))
 
 
 def figures(result: service.Explanation | service.FitNeeded) -> None:

@@ -43,6 +43,6 @@ with answer, st.container(key="answer", gap="xsmall"):
                 evidence.query(view.study, query, request)
             with line:
                 evidence.export(view.study, result, request)
-                evidence.review(view.study, result)
+                evidence.review(view.study, result, request)
             with below:
                 evidence.figures(result)

@@ -214,7 +214,7 @@ def test_tables_and_texts_draw_too(opened: Opener, study: str) -> None:
     assert "if-pro-column" in page and "if-problem" not in page and "if-parts" in page
 
 
-def test_the_shown_rows_are_sent_to_review_opponents_first(
+def test_the_shown_rows_are_sent_to_review_the_guilty_side_first(
     opened: Opener, fake: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[tuple] = []
@@ -228,5 +228,5 @@ def test_the_shown_rows_are_sent_to_review_opponents_first(
     app.button(key="review_shown").click().run()
     assert not app.exception
     ((study, title, split, rows, source),) = saved
-    assert (study, split) == ("digits", "train") and title.startswith("Opponents and proponents by ")
+    assert (study, split) == ("digits", "train") and title.startswith("Proponents and opponents by ")
     assert len(rows) == len(set(rows)) > 1 and source.startswith("Explain, ")

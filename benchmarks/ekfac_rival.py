@@ -1,0 +1,108 @@
+# ruff: noqa: B023 - what is defined within a loop runs within it
+"""kronfluence on the benchmark's data, run by its own Python: ``python ekfac_rival.py FOLDER network``.
+
+Stands alone: imports nothing of this project, reads ``input.npz`` and writes ``scores.npz`` and ``seconds.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+BATCH = 500
+
+
+def network(kind: str) -> nn.Module:
+    """Return the benchmark's MLP or CNN."""
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Fit, answer all queries, one query, and the self-influence of all rows."""
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+    from kronfluence.task import Task
+
+    class Classification(Task):
+        def compute_train_loss(self, batch: Any, model: Any, sample: bool = False) -> Any:
+            logits = model(batch[0])
+            labels = batch[1]
+            if sample:
+                labels = torch.multinomial(logits.detach().softmax(1), 1).flatten()
+            return F.cross_entropy(logits, labels, reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: Any) -> Any:
+            return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    given = np.load(folder / "input.npz", allow_pickle=False)
+    x, y, xt, yt = (torch.from_numpy(given[name]) for name in ("x", "y", "xt", "yt"))
+    model = network(kind)
+    model.load_state_dict({name: torch.from_numpy(given[f"state/{name}"]) for name in model.state_dict()})
+    task = Classification()
+    analyzer: Any = Analyzer(
+        "ekfac", prepare_model(model.eval(), task), task, cpu=True, output_dir=str(folder), disable_model_save=True
+    )
+    train, test, one = (torch.utils.data.TensorDataset(*rows) for rows in ((x, y), (xt, yt), (xt[:1], yt[:1])))
+    times: dict[str, float] = {}
+    scores: dict[str, np.ndarray] = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> None:
+        started = time.perf_counter()
+        call()
+        times[name] = time.perf_counter() - started
+
+    for empirical in (False, True):
+        name = "true" if empirical else "sampled"
+        torch.manual_seed(0)
+        factors = FactorArguments(strategy="ekfac", use_empirical_fisher=empirical)
+        scored = ScoreArguments(damping_factor=float(given["damping"]))
+        timed(
+            f"fit {name}",
+            lambda name=name, factors=factors: analyzer.fit_all_factors(
+                name, train, per_device_batch_size=BATCH, factor_args=factors, overwrite_output_dir=True
+            ),
+        )
+
+        def pairs(query: Any, label: str) -> None:
+            analyzer.compute_pairwise_scores(
+                label, name, query, train, per_device_query_batch_size=min(len(query), 100),
+                per_device_train_batch_size=BATCH, score_args=scored, overwrite_output_dir=True,
+            )  # fmt: skip
+
+        timed(f"pairs {name}", lambda: pairs(test, f"pairs-{name}"))
+        scores[name] = analyzer.load_pairwise_scores(f"pairs-{name}")["all_modules"].numpy()
+        if not empirical:
+            timed("query", lambda: pairs(one, "query"))
+            timed(
+                "self",
+                lambda name=name: analyzer.compute_self_scores(
+                    "self",
+                    name,
+                    train,
+                    per_device_train_batch_size=BATCH,
+                    score_args=scored,
+                    overwrite_output_dir=True,
+                ),
+            )
+            scores["self"] = analyzer.load_self_scores("self")["all_modules"].numpy()
+    np.savez(folder / "scores.npz", **scores)
+    (folder / "seconds.json").write_text(json.dumps(times))
+
+
+if __name__ == "__main__":
+    main()
