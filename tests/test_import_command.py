@@ -168,3 +168,25 @@ def test_bad_requests_about_images_get_one_line(
     error = capfd.readouterr().err
     assert re.search(said, error) and error.count("\n") == 1 and "Traceback" not in error
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["sms-spam", "compas-scores-two-years"])
+def test_a_real_file_comes_back_as_it_was_with_the_corrected_labels_alone(name: str, tmp_path: Path) -> None:
+    original = Path(__file__).resolve().parents[2] / "shared" / "data" / f"{name}.csv"
+    if not original.is_file():
+        pytest.skip(f"{name}.csv is not beside the project")
+    from influence_core.adapters.original_file import original_file
+    from influence_core.changes import Change
+    from influence_core.readers import guessed_roles, import_table, open_source
+    from influence_core.run import Run
+    from influence_core.workflows import patches
+
+    with open_source(original) as source:
+        study = import_table(source, guessed_roles(source), tmp_path / "study", Run())
+    assert original_file(study, [], original)[0] == original.read_bytes()
+    table = patches.whole_table(study)
+    row, old, split = (table[c][5].as_py() for c in (study.header.id, study.header.label, table.column_names[-1]))
+    new = next(label for label in study.header.classes if label != old)
+    found = original_file(study, [Change(split, row, "relabel", old, new)], original)[0]
+    before, after = original.read_bytes().splitlines(), found.splitlines()
+    assert len(before) == len(after) and sum(a != b for a, b in zip(before, after, strict=True)) == 1

@@ -14,19 +14,31 @@ Cleaned = Annotated[Path | None, typer.Option("--out", help="Write the cleaned d
 PatchOut = Annotated[Path | None, typer.Option("--patch", help="Write the patch here: .csv, .json or .parquet.")]
 
 
+Like = Annotated[
+    Path | None,
+    typer.Option("--like", help="The file that was imported: --out is then that file, with corrected labels alone."),
+]
+
+
 @app.command()
-def export(study: StudyPath, out: Cleaned = None, patch: PatchOut = None) -> None:
+def export(study: StudyPath, out: Cleaned = None, patch: PatchOut = None, like: Like = None) -> None:
     """Write the data as the reviewers corrected it, and the patch: what changed, by whom, and why."""
     from influence_core.changes import resolved_changes
     from influence_core.workflows import patches
 
-    if out is None and patch is None:
+    if out is None and (patch is None or like is not None):
         raise BadInput("There is nothing to write", "Neither --out nor --patch is given.", "Give one, or both.")
-    formats = [patches.suffix(path) if path else "" for path in (out, patch)]
+    formats = [patches.suffix(path) if path else "" for path in (None if like else out, patch)]
     held = opened(study)
     changes, conflicts = resolved_changes(study, held.header.classes)
     changes = patches.with_labels_found(changes, held)
-    if out is not None:
+    if out is not None and like is not None:
+        from influence_core.adapters.original_file import original_file
+
+        content, _ = original_file(held, changes, like)
+        _write(out, content)
+        print(f"{out}: {like.name} with the corrected labels")
+    elif out is not None:
         done = patches.replayed(held, changes)
         _write(out, patches.data_bytes(patches.users_shape(held, done.table), formats[0]))
         print(f"{out}: {len(done.table):,} rows; {done.in_words()}")

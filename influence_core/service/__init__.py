@@ -6,6 +6,7 @@ from influence_core.service.catalog import default_method, methods, overview, pr
 from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
     cleaned_data,
+    cleaned_original,
     decisions_log,
     decisions_page,
     patch_file,
@@ -128,7 +129,7 @@ __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
-    "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
+    "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
     "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",
     "InfluenceError", "InputAttribution", "Interval", "JobView", "MapColours", "MapLink", "MapNeeded", "MapPoints",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
+from influence_core.adapters.original_file import original_file
 from influence_core.changes import RESOLVES, resolved_changes, verdict
 from influence_core.errors import BadInput
 from influence_core.metrics.reviewer_agreement import agreement
@@ -122,3 +125,22 @@ def cleaned_data(study: str, format: str) -> bytes:
     changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
     done = patches.replayed(held.study, patches.with_labels_found(changes, held.study))
     return patches.data_bytes(patches.users_shape(held.study, done.table), format)
+
+
+def cleaned_original(study: str, title: str, file: bytes) -> tuple[bytes, str]:
+    """Return the user's own file with the corrected labels, everything else as it came, and the ending of its name.
+
+    Args:
+        study: The study that was imported from it.
+        title: The file's name, for its kind.
+        file: Its content.
+
+    Raises:
+        BadInput: It is not the file that the study was imported from.
+    """
+    held = opened(base_name(study))
+    with tempfile.TemporaryDirectory(prefix="influence-original-") as folder:
+        path = Path(folder) / (Path(title).name or "original.csv")
+        path.write_bytes(file)
+        changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
+        return original_file(held.study, patches.with_labels_found(changes, held.study), path)

@@ -198,8 +198,7 @@ def users_shape(study: Study, table: pa.Table) -> pa.Table:
     a row is left out. Columns that the import left out are not known.
     """
     header = study.header
-    named = _LABEL.search(header.description)
-    label = str(named.group(1)) if named and header.label == "label" else header.label
+    label = users_label(study)
     names = [str(name) for name in table.column_names]
     renamed = {f"original {name}": name for name in ("id", "label")}
     shown: list[str] = [renamed.get(name.rstrip("_"), name) if name.startswith("original ") else name for name in names]
@@ -210,6 +209,12 @@ def users_shape(study: Study, table: pa.Table) -> pa.Table:
         table = table.rename_columns([name if name != f"original {header.id}" else header.id
                                       for name in table.column_names])  # fmt: skip
     return table
+
+
+def users_label(study: Study) -> str:
+    """Return the name that the label's column had in the user's own file, as far as the study knows it."""
+    named = _LABEL.search(study.header.description)
+    return str(named.group(1)) if named and study.header.label == "label" else study.header.label
 
 
 def _distinct(wanted: Sequence[str], before: Sequence[str]) -> list[str]:

@@ -63,6 +63,21 @@ def downloads(study: str) -> None:
                         format, service.on_behalf(partial(made, study, format)), f"{study}-{name}.{format}", mime,
                         key=f"{name}_{format}", on_click="ignore", width="stretch",
                     )  # fmt: skip
+        with st.popover("Your own file", icon=":material/draft:", key="get_original"):
+            _original(study)
+
+
+def _original(study: str) -> None:
+    """Take the file that was imported, and give it back with the corrected labels and nothing else changed."""
+    words = "Give the file that you imported: it comes back with the corrected labels, and all else as it was."
+    st.html(element("p", words, css="if-scale"))
+    given = st.file_uploader("The imported file", key="original_file", label_visibility="collapsed")
+    if given is None:
+        return
+    with errors.shown():
+        content, ending = service.cleaned_original(study, given.name, given.getvalue())
+        name = f"{given.name.rpartition('.')[0] or given.name}-corrected{ending}"
+        st.download_button("Download", content, name, key="original_out", on_click="ignore", width="stretch")
 
 
 def conflicts(study: str, page: service.DecisionsPage) -> None:

@@ -12,7 +12,7 @@ from tests.screens.fake_data import material
 FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
     "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
-    "frozen_queue has_moved undo_last"
+    "frozen_queue has_moved undo_last cleaned_original"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
@@ -63,6 +63,10 @@ class FakeReviews:
         """Keep whose act was undone."""
         self.written.append(("undo_last", (reviewer,)))
         return f"Undone: train row 7: keep ({HOSTILE})."
+
+    def cleaned_original(self, study: str, name: str, content: bytes) -> tuple[bytes, str]:
+        """Return the file as it came."""
+        return content, ".csv"
 
     def dealing(self, study: str) -> Dealing:
         """Return two reviewers."""

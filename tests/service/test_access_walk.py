@@ -38,6 +38,7 @@ GIVEN: dict[str, Any] = {
     "reviewer": "ann",
     "reviewers": ["ann", "ben"],
     "overlap": 0.2,
+    "file": b"x,y\n1,2\n",
     "acts": [],
     "row_ids": ["row 003"],
     "source": "a test",
