@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -193,8 +194,10 @@ class Outcomes:
         task, recipe = self.task, self.recipe.changed(seed=seed)
         weights, rows = correction.row_weights(task.n_train), correction.rows(task.split("train"))
         model = new_model(correction.factory or self.factory, recipe, self.run.device)
-        for _ in training(model, rows, task.loss, recipe, weights):
-            self.run.check_cancelled()
+        # Full batches of a convex model gain from several cores; many small ones wait for the slowest.
+        with nullcontext() if recipe.optimizer == "lbfgs" else one_core():
+            for _ in training(model, rows, task.loss, recipe, weights):
+                self.run.check_cancelled()
         parameter = next(model.parameters())
         for split in task.splits:
             batches = task.split(split).batches(1024, parameter.device, parameter.dtype)

@@ -17,8 +17,10 @@ from torch import Tensor
 from influence_core.changes import Change
 from influence_core.costs import sizes
 from influence_core.errors import BadInput
-from influence_core.examples import Batch
+from influence_core.examples import Batch, Examples
 from influence_core.outcomes import Correction, Outcome, Outcomes
+from influence_core.primitives.threads import one_core
+from influence_core.primitives.training import new_model, training
 from influence_core.run import Run
 from influence_core.study import Study
 from influence_core.study_changes import (
@@ -31,6 +33,7 @@ from influence_core.study_changes import (
     split_changes,
 )
 from influence_core.study_data import SplitChanges
+from influence_core.task import Task
 from influence_core.trajectory import trained_checkpoints
 from influence_core.versions import Version, checked_name, version_changes, versions, write_version
 from influence_core.workflows.predicted_gain import predicted_gain
@@ -39,6 +42,7 @@ SEEDS = 5
 MAX_SEEDS = 100
 REQUESTS = ".retrain"  # folder in a study: the patches of jobs that wait or run
 _STEP_OVERHEAD = 2.0  # a training pass against one forward and backward pass: optimiser and Python
+_TIMED_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,29 @@ def plan(study: Study, changes: Sequence[Change], run: Run, seeds: int = SEEDS, 
     split_changes(original, every)
     outcomes = Outcomes(original.task, run.with_store(original.store))
     missing = sum(not outcomes.has(c, seed) for seed in _seeds(original, seeds) for c in (Correction(), fix))
-    recipe = outcomes.recipe
-    seconds = (missing + 1) * recipe.epochs * sizes(original.task, run).pass_seconds * _STEP_OVERHEAD
+    seconds = (missing + 1) * training_seconds(original.task, run)
     return Plan(changes_key(original, every), counted(every), missing + 1, seconds)
+
+
+def training_seconds(task: Task, run: Run) -> float:
+    """Return how long one training takes here: a few real steps are timed, which small batches make many of."""
+    recipe = task.recipe
+    assert recipe is not None and task.factory is not None  # it was checked that the task can be retrained
+    if recipe.optimizer == "lbfgs":
+        return recipe.epochs * sizes(task, run).pass_seconds * _STEP_OVERHEAD
+    if "training seconds" not in task.memo:
+        steps = -(-task.n_train // recipe.batch_size)
+        few = min(_TIMED_STEPS * recipe.batch_size, task.n_train)
+        rows = Examples((task.split("train").raw(slice(0, few)).inputs, task.split("train").targets[:few]), "train")
+        model = new_model(task.factory, recipe, run.device)
+        with one_core():
+            timed = training(model, rows, task.loss, recipe.changed(epochs=2))
+            next(timed)  # the first pass warms up
+            began = time.perf_counter()
+            next(timed)
+            spent = time.perf_counter() - began
+        task.memo["training seconds"] = recipe.epochs * steps * spent / -(-few // recipe.batch_size)
+    return task.memo["training seconds"]
 
 
 def _seeds(study: Study, count: int) -> tuple[int, ...]:
