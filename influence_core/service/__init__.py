@@ -78,6 +78,7 @@ from influence_core.service.suspect_views import (
 )
 from influence_core.service.suspects import export_suspects, start_suspects, suspect_rows, suspects
 from influence_core.service.tasks import cancel_job, dismiss_job, job, listed_jobs, touch_job
+from influence_core.service.trust import TrustLine, TrustPage, fidelity, measuring_plan, start_measuring, trust
 from influence_core.service.typed import keep_typed, typed_form
 from influence_core.service.typed_views import TypedField, TypedForm
 from influence_core.service.versions import (
@@ -129,6 +130,7 @@ __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
+    "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
     "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",

@@ -22,12 +22,17 @@ SCALES = {"measurement": "as leave-one-out", "gradient": "gradient product", "va
 FORMATS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 
 
-def default_line(method: service.MethodView, methods: Sequence[service.MethodView], default: str, reason: str) -> None:
-    """Say which method is the default, and why; or that another one was chosen."""
+def default_line(
+    study: str, method: service.MethodView, methods: Sequence[service.MethodView], default: str, reason: str
+) -> None:
+    """Say which method is the default, and why, or that another one was chosen; and how far it can be believed."""
     title = next((other.title for other in methods if other.id == default), default)
     chosen = "" if method.id == default else f"You chose {method.title}. "
     sentence = f"{chosen}{title} is the default here: {reason.rstrip('.')}."
-    st.html(element("p", text(sentence), css="if-scale if-why", title=sentence))
+    known = service.fidelity(study, method.id)
+    believed = f"{method.title} {known} here." if known else "How far can I believe this?"
+    link = element("a", text(believed), href=session.href("trust"))
+    st.html(element("p", text(f"{sentence} "), link, css="if-scale if-why", title=sentence))
 
 
 def answer(study: str, result: service.Explanation | service.FitNeeded, request: service.ExplainRequest) -> None:

@@ -16,6 +16,7 @@ TITLES = {
     "decisions": ("Decisions", ":material/fact_check:"),
     "compare": ("Compare", ":material/compare_arrows:"),
     "map": ("Map", ":material/scatter_plot:"),
+    "trust": ("Trust", ":material/verified:"),
     "row": ("Row", ":material/article:"),
     "methods": ("Methods", ":material/functions:"),
     "import": ("Import", ":material/upload_file:"),

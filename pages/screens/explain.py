@@ -31,7 +31,7 @@ with answer, st.container(key="answer", gap="xsmall"):
         line = st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="controls")
         with line:
             request = forms.controls(view, methods, method, single, overview.classes, ids)
-        evidence.default_line(method, methods, default, reason)
+        evidence.default_line(view.study, method, methods, default, reason)
         place, below = st.container(key="evidence"), st.container(key="below")
         with place, errors.shown():
             query = service.query(view.study, request)

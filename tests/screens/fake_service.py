@@ -18,7 +18,7 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
-from tests.screens import fake_imports, fake_keeping, fake_map, fake_reviews, fake_suspects, fake_versions
+from tests.screens import fake_imports, fake_keeping, fake_map, fake_reviews, fake_suspects, fake_trust, fake_versions
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -58,6 +58,7 @@ class FakeService:
     reviews: fake_reviews.FakeReviews = field(default_factory=fake_reviews.FakeReviews)
     map: fake_map.FakeMap = field(default_factory=fake_map.FakeMap)
     suspicion: fake_suspects.FakeSuspects = field(init=False)
+    trusting: fake_trust.FakeTrust = field(default_factory=fake_trust.FakeTrust)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -464,6 +465,8 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
         put(service, name, getattr(fake.compare, name))
     for name in fake_reviews.FUNCTIONS:
         put(service, name, getattr(fake.reviews, name))
+    for name in fake_trust.FUNCTIONS:
+        put(service, name, getattr(fake.trusting, name))
     for name in fake_suspects.FUNCTIONS:
         put(service, name, getattr(fake.suspicion, name))
     fake.map.datum = fake.datum
