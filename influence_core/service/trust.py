@@ -113,7 +113,8 @@ def measuring_plan(study: str, methods: Sequence[str], subsets: int = SUBSETS, s
     """
     held = opened(study)
     options = {"subsets": subsets, "seeds": seeds, "rows": ROWS}
-    return api.evaluation_plan(held.study, list(methods), ["lds", "agreement"], run=held.run, options=options)
+    said = api.evaluation_plan(held.study, list(methods), ["lds", "agreement"], run=held.run, options=options)
+    return _in_titles(said, methods)
 
 
 def start_measuring(

@@ -97,7 +97,7 @@ def review(study: str, result: service.Explanation | service.FitNeeded, request:
     sides = ("opponents", "proponents") if request.target == "true" else ("proponents", "opponents")
     shown = [row.datum.row_id for side in sides for row in getattr(result, side)]
     st.button(
-        "Review these rows", icon=":material/rate_review:", key="review_shown", on_click=_review,
+        "Review", icon=":material/rate_review:", key="review_shown", on_click=_review,
         args=(study, shown, result.method_title, sides),
         help=f"Opens the review desk with the shown {sides[0]}, then the {sides[1]}: one key per row.",
     )  # fmt: skip

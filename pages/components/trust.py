@@ -56,10 +56,12 @@ def _table(page: service.TrustPage) -> str:
 def fidelity_figure(page: service.TrustPage, theme: str) -> go.Figure:
     """Return fidelity against the seconds of the scores, with intervals, under the ceiling of the truth."""
     colours, lines = charts.COLOURS[theme], [line for line in page.lines if np.isfinite(line.seconds)]
+    lines.sort(key=lambda line: line.seconds)  # so that neighbours are labelled on other sides
     figure = go.Figure()
     figure.add_scatter(
         x=[max(line.seconds, 1e-3) for line in lines], y=[line.value for line in lines], mode="markers+text",
-        text=[line.method for line in lines], textposition="top center", textfont={"size": 10},
+        text=[line.method for line in lines], textfont={"size": 10}, cliponaxis=False,
+        textposition=["top right" if i % 2 else "bottom left" for i in range(len(lines))],
         error_y={
             "array": [line.high - line.value for line in lines],
             "arrayminus": [line.value - line.low for line in lines], "thickness": 1,

@@ -105,7 +105,8 @@ def test_parts_of_words_add_up(run: Run) -> None:
     rows = Rows("train", tuple(range(9)))
     parts = fitted.parts(Rows("test", (1,)), rows)
     scores = fitted.scores(Rows("test", (1,)))[0]
-    torch.testing.assert_close(torch.tensor([sum(part.values()) for part in parts], dtype=torch.float64), scores, **EXACT)
+    sums = torch.tensor([sum(part.values()) for part in parts], dtype=torch.float64)
+    torch.testing.assert_close(sums, scores, **EXACT)
     query = set(task.split("test").raw(slice(1, 2)).inputs[0].tolist())
     texts_of = task.split("train").raw(slice(None)).inputs.tolist()
     assert [set(part) for part in parts] == [query & set(text) for text in texts_of]
