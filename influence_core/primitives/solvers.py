@@ -273,3 +273,31 @@ def neumann(product: Callable[[Tensor], Tensor], targets: Tensor, scale: float, 
                 "Use a larger scale, or more sample rows per step.",
             )  # fmt: skip
         yield total / scale
+
+
+def ritz_pairs(product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, after every product, the Ritz values ``[j]`` and vectors ``[P, j]`` of a symmetric map, smallest first.
+
+    With as many steps as dimensions they are its eigenpairs. The basis is made orthogonal again at every step.
+
+    Args:
+        product: ``[P] -> [P]``.
+        start: A vector with a part along every eigenvector: a random one.
+        steps: Products at most; fewer once the space is exhausted.
+    """
+    basis = (start / start.norm())[None]
+    bent = start.new_zeros(0, len(start))
+    for step in range(1, min(steps, len(start)) + 1):
+        image = product(basis[-1])
+        check_finite(image)
+        bent = torch.cat([bent, image[None]])
+        matrix = basis @ bent.T
+        values, turned = torch.linalg.eigh((matrix + matrix.T) / 2)
+        yield values, basis.T @ turned
+        rest = image
+        for _ in range(2):
+            rest = rest - basis.T @ (basis @ rest)
+        length = rest.norm()
+        if step == len(start) or float(length) <= 1e-10 * float(values.abs().max()):
+            return
+        basis = torch.cat([basis, (rest / length)[None]])
