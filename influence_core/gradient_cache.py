@@ -41,14 +41,15 @@ class GradientSpec:
         layers: Module names, or None for the whole model.
         projection: Dimensions of a random projection, or None.
         storage: ``"full"``: the run's precision; ``"half"``: float16 with a scale per row.
-        of: What the gradients are of: the training loss, minus the margin of the row's label, or minus the one output.
+        of: What the gradients are of: the training loss, minus the margin of the row's label, minus the one output, or
+            minus the sum of the outputs over the root of their number (the kernel of all outputs at once).
     """
 
     checkpoint: int
     layers: tuple[str, ...] | None = None
     projection: int | None = None
     storage: Literal["full", "half"] = "full"
-    of: Literal["loss", "margin", "output"] = "loss"
+    of: Literal["loss", "margin", "output", "outputs"] = "loss"
 
 
 def resolved_layers(task: Task, layers: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -66,8 +67,8 @@ class TrainGradients:
         self.task, self.run, self.spec = task, run, spec
         self.model = task.model_at(spec.checkpoint, run.device, run.dtype)
         first = task.split("train").batch(slice(0, 3), run.device, run.dtype)
-        self._scalar: Scalar = _scalar_of(task, spec.of)
-        self.plan: GradientPlan = planned_gradients(self.model, self._scalar, first, spec.layers)
+        self.scalar: Scalar = _scalar_of(task, spec.of)
+        self.plan: GradientPlan = planned_gradients(self.model, self.scalar, first, spec.layers)
         self._projection: GaussianProjection | None = None
         self._alone = threading.Lock()
         inputs = {
@@ -111,7 +112,7 @@ class TrainGradients:
     def _produce(self, writer: Writer) -> None:
         task, run = self.task, self.run
         train = task.split("train")
-        shapes = self.query(train.batch(slice(0, 1), run.device, run.dtype), self._scalar)
+        shapes = self.query(train.batch(slice(0, 1), run.device, run.dtype), self.scalar)
         writer.meta["forms"] = [_form(side) for side in shapes]
         writer.meta["layers"] = list(self.plan.layers)
         writer.meta["attributed"] = [self.plan.n_attributed, self.plan.n_params]
@@ -127,7 +128,7 @@ class TrainGradients:
         for start in run.track(starts, stage, len(starts)):
             rows = slice(start, min(start + run.batch_size, len(train)))
             if not writer.is_done(f"rows {start}:{rows.stop}"):
-                sides = self.query(train.batch(rows, run.device, run.dtype), self._scalar)
+                sides = self.query(train.batch(rows, run.device, run.dtype), self.scalar)
                 self._write(writer, start, sides)
                 writer.mark_done(f"rows {start}:{rows.stop}")
 
@@ -227,7 +228,14 @@ def _scalar_of(task: Task, of: str) -> Scalar:
         return task.loss
     if of == "margin":
         return Measurement("margin").scalar(task.loss)
-    return lambda model, batch: -outputs(model, batch.inputs).reshape(len(batch.targets))
+    if of == "output":
+        return lambda model, batch: -outputs(model, batch.inputs).reshape(len(batch.targets))
+
+    def summed(model: Any, batch: Batch) -> Tensor:
+        f = outputs(model, batch.inputs).reshape(len(batch.targets), -1)
+        return -f.sum(1) / f.shape[1] ** 0.5
+
+    return summed
 
 
 # -- forms on disk ----------------------------------------------------------------------------------------------------
