@@ -8,7 +8,8 @@ with ``H = C + (damping + weight_decay) I``. Influence functions name the same o
 their gradients are large; here a row is measured by how much it moves this answer for how much it moves the model
 (``theta``: its parameters, equation 8) or all losses (``loss``: equation 9). ``loss`` is the cosine in the inner
 product of ``H^-1`` times ``sqrt(g_t' H^-1 g_t)``, hence bounded by it. Barshan, Brunet & Dziugaite (2020), times -1:
-positive = proponent. An order only: a ratio does not add up over rows and predicts no amount.
+positive = proponent. ``renorm_if`` divides by ``|g_i|`` alone (Hammoudeh & Lowd, CCS 2022). An order only: a ratio does
+not add up over rows and predicts no amount.
 
 ``C`` is the Gauss-Newton matrix, whose radicand cannot be negative as the Hessian's can: factorised whole up to 4,000
 parameters (shared with ``if_exact``), by EK-FAC beyond (shared with ``if_ekfac``). The denominators need no solve per
@@ -47,8 +48,8 @@ _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix prod
 class RelatifConfig(SpectralConfig):
     """Relative to what, and by which curvature."""
 
-    relative_to: Literal["loss", "theta"] = Field(
-        "loss", description="loss: how far a row moves all losses. theta: how far it moves the weights."
+    relative_to: Literal["loss", "theta", "gradient"] = Field(
+        "loss", description="loss: how far a row moves all losses. theta: the weights. gradient: how loud the row is."
     )
     curvature: Literal["auto", "exact", "ekfac"] = Field(
         "auto", description="exact: the whole matrix, small models. ekfac: layer by layer. auto: by the size."
@@ -56,6 +57,12 @@ class RelatifConfig(SpectralConfig):
 
 
 @final
+@preset(
+    "renorm_if",
+    "Influence functions (renormalised)",
+    "Influence per length of a row's gradient: loud rows no longer explain every answer.",
+    relative_to="gradient",
+)
 @preset(
     "relatif_theta",
     "RelatIF (weights)",
@@ -132,9 +139,14 @@ class RelatifFitted(SpectralFitted):
     def _weights(self) -> Tensor:
         """Return one over the denominators; 0 for a row without a gradient, which moves nothing."""
         if "weights" not in self.memo:
-            theta = self.estimator.config.relative_to == "theta"
-            function: Any = damped_inverse_squared(self.damping)
-            squared = self.per_row("effect on the weights", function) if theta else self._effects()
+            relative_to = self.estimator.config.relative_to
+            if relative_to == "gradient":
+                squared = self.cache.squared_norms().sum(0)
+            elif relative_to == "theta":
+                function: Any = damped_inverse_squared(self.damping)
+                squared = self.per_row("effect on the weights", function)
+            else:
+                squared = self._effects()
             self.memo["weights"] = torch.where(
                 squared > 0, squared.clamp_min(1e-300 if squared.dtype == torch.float64 else 1e-38).rsqrt(), 0.0
             )  # noqa: E501
