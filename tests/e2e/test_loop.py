@@ -18,7 +18,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from influence_core import Study
+from influence_core import Study, attribute, service
 from tests.e2e.conftest import ROOT, AppServer
 from tests.e2e.test_review import PATIENT, WAITING
 
@@ -83,8 +83,12 @@ def saved(page: Page, kind: str) -> bytes:
     return content
 
 
-def test_a_wrong_prediction_is_mended(page: Page, orchard: AppServer, tmp_path: Path) -> None:
+def test_a_wrong_prediction_is_mended(
+    page: Page, orchard: AppServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = orchard.studies / "fruit"
+    monkeypatch.setenv("INFLUENCE_STUDIES", str(orchard.studies))
+    default, _ = service.default_method("fruit")
     assert predicted(Study.open(folder)) == "pear", "the prediction is right to begin with"
 
     # The rows that speak against the true answer, the worst first, are sent to the desk.
@@ -101,6 +105,9 @@ def test_a_wrong_prediction_is_mended(page: Page, orchard: AppServer, tmp_path: 
         page.wait_for_timeout(60)
     page.wait_for_function(f"{WAITING} === 0", timeout=PATIENT)
     mended = standing(orchard)
+    with_scores = attribute(Study.open(folder), default, [ROW]).scores[0]
+    worst = Study.open(folder).task.ids("train")[int(with_scores.argmin())]
+    assert next(iter(mended)) == worst, "the first card is not the worst opponent"
     assert len(mended) == 9 and set(mended) == FLIPPED and set(mended.values()) == {"apple"}
 
     # Retrained by one button; the same prediction again.
