@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from influence_core.config import Config
 from influence_core.errors import BadInput, Unavailable
-from influence_core.estimator import Estimator, Info
+from influence_core.estimator import Estimator, Info, Units
 from influence_core.task import Needs, Task
 
 E = TypeVar("E", bound=type[Estimator])
@@ -60,11 +60,19 @@ def register(cls: E) -> E:
     return _added(cls.info, cls, {})
 
 
-def preset(name: str, title: str, summary: str, needs: Needs = Needs.NONE, **options: Any) -> Any:
-    """Add a named set of options of the decorated class to the catalogue (decorator); ``needs`` come on top."""
+def preset(
+    name: str, title: str, summary: str, needs: Needs = Needs.NONE, units: Units | None = None, **options: Any
+) -> Any:
+    """Add a named set of options of the decorated class to the catalogue (decorator).
+
+    ``needs`` come on top of the class's; ``units`` replace its own where the options make other numbers of the scores.
+    """
 
     def wrap(cls: E) -> E:
-        info = replace(cls.info, name=name, title=title, summary=summary, needs=cls.info.needs | needs)
+        info = replace(
+            cls.info, name=name, title=title, summary=summary, needs=cls.info.needs | needs,
+            units=units or cls.info.units,
+        )  # fmt: skip
         return _added(info, cls, options)
 
     return wrap

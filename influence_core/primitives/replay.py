@@ -93,6 +93,7 @@ class Replay:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.sizes = [p.numel() for p in self.parameters]
         self.adam = recipe.optimizer == "adam"
+        self.decay: Tensor | None = None
 
     def start(self) -> State:
         """Return the state before the first step."""
@@ -119,7 +120,7 @@ class Replay:
             random = torch.get_rng_state()
         parts = torch.autograd.grad(losses.sum() / len(losses), self.parameters, allow_unused=True)
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
-        gradient = self._flat(parts).add_(state.weights, alpha=self.recipe.weight_decay)
+        gradient = self._flat(parts) + self._decay(parts) * state.weights
         return replace(self._moved(state, gradient, step), random=random, buffers=buffers), gradient
 
     def _moved(self, state: State, gradient: Tensor, step: Step) -> State:
@@ -154,7 +155,7 @@ class Replay:
             used = [i for i, part in enumerate(parts) if part is not None and part.requires_grad]
             found = self._pulled([p for p in parts if p is not None and p.requires_grad], used, weights, directions)
         own, bent = found
-        return own, bent.add_(directions, alpha=self.recipe.weight_decay)
+        return own, bent + self._decay(parts) * directions
 
     def row_products(self, state: State, step: Step, directions: Tensor) -> Tensor:
         """Return ``(1/B) <grad l_i, a>`` of the batch's rows alone, ``[k, B]``."""
@@ -209,6 +210,16 @@ class Replay:
         parameter = self.parameters[0]
         self.model.train()
         return self.loss(self.model, self.rows.batch(step.index, parameter.device, parameter.dtype))
+
+    def _decay(self, parts: tuple[Tensor | None, ...]) -> Tensor:
+        """Return the weight decay of every number ``[P]``: an optimiser leaves alone what has no gradient."""
+        if self.decay is None:
+            alike = [
+                torch.full_like(p, 0.0 if part is None else self.recipe.weight_decay, requires_grad=False).reshape(-1)
+                for part, p in zip(parts, self.parameters, strict=True)
+            ]
+            self.decay = torch.cat(alike).detach()
+        return self.decay
 
     def _flat(self, parts: tuple[Tensor | None, ...]) -> Tensor:
         return torch.cat([

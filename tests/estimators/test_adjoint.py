@@ -94,7 +94,7 @@ def test_sgd_influence_is_the_same_number_for_sgd_and_refuses_adam(tmp_path: Pat
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_replayed_training_is_training(name: str, tmp_path: Path) -> None:
-    """Dropout, batch statistics and all: the states that are replayed end in the very same weights."""
+    """Dropout, batch statistics and all: the states that are replayed end in the same weights, up to rounding."""
 
     def droppy() -> nn.Module:
         return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Dropout(0.4), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -196,3 +196,18 @@ def test_a_model_that_converged_has_no_steps() -> None:
     task = Task(net, TRAIN, TEST, checkpoints=[new_model(net, recipe).state_dict()], recipe=recipe)
     with pytest.raises(Unavailable, match="a recipe of gradient steps"):
         fit(task, registry.made("magic"), Run(device="cpu"))
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_what_has_no_gradient_is_left_alone_by_the_weight_decay(name: str, tmp_path: Path) -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.spare = nn.Linear(5, 3).double(), nn.Linear(4, 4).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)
+
+    task = task_of(recipe_of(name, weight_decay=0.1), Spare)
+    fitted: Any = fit(task, registry.made("magic"), run_in(tmp_path))
+    assert fitted.recorded.distance < 1e-12

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from influence_core import registry
+from influence_core.errors import Unavailable
 from influence_core.estimators.trajectory.source import segment_lengths
 from influence_core.fitting import fit
 from influence_core.measurement import Rows
@@ -80,3 +81,8 @@ def test_lengths_follow_the_schedule() -> None:
     assert known and lengths == pytest.approx([sum(rates[:3]), sum(rates[3:])])
     lengths, known = segment_lengths(recipe_of(), N, 3)
     assert not known and lengths == pytest.approx([0.05 * 4] * 3)
+
+
+def test_adam_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="method='magic'"):
+        scores(task_of([normal(D, seed=5)], recipe_of(optimizer="adam", checkpoints=(4,))), "source", tmp_path)

@@ -56,7 +56,7 @@ class HydraConfig(Config):
 @preset(
     "hydra_fast", "HyDRA without curvature",
     "Adds up each row's training steps and compares them with the final answer: fast, and no better than TracIn.",
-    curvature=False,
+    units="gradient", curvature=False,
 )  # fmt: skip
 @register
 class Hydra(Estimator):
@@ -179,7 +179,8 @@ class HydraFitted(Fitted):
         if self.estimator.config.curvature:
             _, bent = replay.derivatives(before, step, changes)
         else:
-            bent = recipe.weight_decay * changes
+            assert replay.decay is not None  # the step that led here has set it
+            bent = replay.decay * changes
         own = place[step.index]
         inside = (own >= 0).nonzero().flatten()
         if len(inside):

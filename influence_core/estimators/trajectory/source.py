@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from influence_core.curvature_cache import check_curvature
+from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Fitted, Info, Sizes
 from influence_core.estimators.bilinear import Bilinear, BilinearFitted, GradientConfig, Stage, moved_batch
 from influence_core.examples import Batch
@@ -66,8 +67,14 @@ class Source(Bilinear):
         """Compute gradients and curvature at every checkpoint.
 
         Raises:
-            Unavailable: No Gauss-Newton curvature of a custom loss.
+            Unavailable: A training by Adam, or no Gauss-Newton curvature of a custom loss.
         """
+        if task.recipe is not None and task.recipe.optimizer != "sgd":
+            raise Unavailable(
+                f"{self.named.title} cannot run here",
+                f"The model was trained by {task.recipe.optimizer}, whose steps are not the learning rate's.",
+                "Use method='magic', which follows any optimiser.",
+            )
         check_curvature(task, "ggn")
         return SourceFitted(self, task, run)
 
@@ -120,10 +127,7 @@ class SourceFitted(BilinearFitted):
 
 
 def segment_lengths(recipe: Recipe, n_train: int, n_checkpoints: int) -> tuple[list[float], bool]:
-    """Return rate times steps (over ``1 - momentum``) up to each checkpoint, and whether their epochs are known.
-
-    For Adam the rate is not the step's size; what is returned is then in its units.
-    """
+    """Return rate times steps (over ``1 - momentum``) up to each checkpoint, and whether their epochs are known."""
     marks = list(recipe.checkpoints) or [recipe.epochs]
     known = len(marks) == n_checkpoints
     if not known:
@@ -131,8 +135,7 @@ def segment_lengths(recipe: Recipe, n_train: int, n_checkpoints: int) -> tuple[l
     rates = [step.rate for step in recorded_steps(recipe, n_train)]
     per_epoch = len(rates) / recipe.epochs
     ends = [round(mark * per_epoch) for mark in marks]
-    momentum = recipe.momentum if recipe.optimizer == "sgd" else 0.0
-    return [sum(rates[a:b]) / (1 - momentum) for a, b in zip([0, *ends[:-1]], ends, strict=True)], known
+    return [sum(rates[a:b]) / (1 - recipe.momentum) for a, b in zip([0, *ends[:-1]], ends, strict=True)], known
 
 
 def faded(length: float, decay: float) -> Function:
