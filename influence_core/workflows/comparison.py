@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from influence_core import registry
 from influence_core.changes import Change
 from influence_core.errors import BadInput
 from influence_core.primitives.losses import CustomLoss
@@ -61,7 +62,7 @@ class Comparison:
         alarm: What is wrong, in words; empty if nothing is.
         doubt: That a gain is not shown, in words; empty where it is, or where there is none.
         predicted: How much influence expected the mean test loss to fall; None where it was not asked or could not.
-        predicted_by: The method of it, or why there is none.
+        predicted_by: The method's title, or why there is none.
         realised: How much it fell.
         headline: The result in one sentence.
         notes: How the figures came about.
@@ -326,8 +327,11 @@ def _total(gain: Mapping[str, object]) -> float | None:
 
 
 def _by_what(gain: Mapping[str, object], before: str) -> str:
+    if gain.get("method"):
+        known = registry.entries().get(str(gain["method"]))
+        return str(gain["method"]) if known is None else known.info.title
     if gain:
-        return str(gain.get("method") or gain.get("why_not"))
+        return str(gain.get("why_not"))
     return "" if before == "" else "It is only predicted for changes of the original."
 
 
