@@ -23,7 +23,9 @@ def proponents(page: Page, patience: int = PATIENT) -> list[str]:
 
 def choose_method(page: Page, name: str) -> None:
     """Pick a method in the menu above the cards by the beginning of its name."""
-    page.locator("[class*='st-key-w-method']").get_by_role("combobox").click()
+    box = page.locator("[class*='st-key-w-method']").get_by_role("combobox")
+    box.click()
+    box.press_sequentially(name)  # the menu is long, and holds only what is in sight
     page.get_by_role("option", name=re.compile(f"^{name}")).first.click()
 
 

@@ -37,7 +37,9 @@ class WordConfig(Config):
     """Which words are compared."""
 
     layer: str | None = Field(None, min_length=1, description="Name of the word embedding; empty: the model's first.")
-    skip: tuple[int, ...] = Field((), description="Token numbers that do not count, such as a start mark.")
+    skip: tuple[int, ...] | None = Field(
+        None, description="Token numbers that do not count, such as a start mark; empty: all count."
+    )
     top: int | None = Field(
         None, ge=1, le=10_000, description="Words of the longest gradients kept per text; empty: all of them."
     )
@@ -133,8 +135,8 @@ class _WordGradients(TrainGradients):
                 "The embedding shares its weights with another layer, or is not a plain lookup.",
                 "Use tracin_cp, or layer= another embedding.",
             )
-        return [by_word(side, self.config.skip, self.config.top)]
+        return [by_word(side, self.config.skip or (), self.config.top)]
 
     def identity(self) -> dict[str, object]:
         """Return which words count."""
-        return {"words": {"skip": list(self.config.skip), "top": self.config.top}}
+        return {"words": {"skip": list(self.config.skip or ()), "top": self.config.top}}
