@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -112,11 +113,16 @@ def test_a_torch_file_with_checkpoints_becomes_proponents(
 @with_shared
 @pytest.mark.timeout(400)
 def test_a_running_import_is_found_after_a_restart_and_can_be_discarded(
-    page: Page, start_server: Callable[[Path], AppServer], studies: Path
+    page: Page, start_server: Callable[[Path], AppServer], studies: Path, tmp_path: Path
 ) -> None:
     server = start_server(studies)
+    # Long enough to be met at work by a person: a file of a few thousand rows is done before anybody can cancel.
+    long = tmp_path / "sms-spam.csv"
+    table = pd.read_csv(FILE)
+    copies = [table.assign(text=table["text"] + f" ({k})") for k in range(15)]
+    pd.concat(copies).to_csv(long, index=False)
     page.goto(f"{server.url}/import")
-    page.locator("input[type=file]").set_input_files(FILE, timeout=PATIENT)
+    page.locator("input[type=file]").set_input_files(long, timeout=PATIENT)
     page.get_by_role("button", name="Import and train").click(timeout=PATIENT)
     expect(page.get_by_role("progressbar")).to_be_visible(timeout=PATIENT)
 
