@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,7 @@ def trust(study: str) -> TrustPage:
     lines = tuple(map(_line, known.fidelity.to_dict("records")))
     agreement = known.agreement
     job = next((job for job in tasks.listed_jobs(study) if job.key.startswith(_PREFIX)), None)
+    job = None if job is None or job.state in ("done", "cancelled") else job
     problem = (
         ""
         if held.study.task.recipe is not None
@@ -90,7 +92,7 @@ def trust(study: str) -> TrustPage:
     return TrustPage(
         lines, _in_titles(known.advice, [line.method for line in lines]), tuple(map(_title, agreement.columns)),
         agreement.to_numpy(), tuple((_title(name), why) for name, why in known.unmeasured.items()),
-        () if problem else _candidates(held), problem, job if job is not None and job.state != "done" else None,
+        () if problem else _candidates(held), problem, job,
         access.role(parts_of(study)[0]) == "owner",
     )  # fmt: skip
 
@@ -171,6 +173,8 @@ def _title(method: str) -> str:
 
 
 def _in_titles(sentence: str, methods: Sequence[str]) -> str:
-    for name in sorted(methods, key=len, reverse=True):
-        sentence = sentence.replace(name, _title(name))
-    return sentence
+    """Return a sentence with the ids of methods as their titles; a word that only contains an id stays."""
+    if not methods:
+        return sentence
+    ids = "|".join(re.escape(name) for name in sorted(methods, key=len, reverse=True))
+    return re.sub(rf"(?<![\w-])({ids})(?![\w-])", lambda found: _title(found[1]), sentence)

@@ -10,6 +10,7 @@ from influence_core import service
 from influence_core.api import evaluate
 from influence_core.errors import BadInput
 from influence_core.service.opened import opened
+from influence_core.service.trust import _in_titles
 
 
 def test_what_was_measured_is_shown_with_titles(own_studies: Path) -> None:
@@ -38,3 +39,10 @@ def test_a_measurement_is_a_job_that_equal_requests_share(own_studies: Path, mon
         service.start_measuring("linear", [], "a")
     with pytest.raises(BadInput, match="Unknown method"):
         service.start_measuring("linear", ["no_such"], "a")
+
+
+def test_ids_become_titles_and_other_words_stay() -> None:
+    words = "On trak, trak_ensemble loses; tracking and a source-like word stay."
+    said = _in_titles(words, ["trak", "source", "trak_ensemble"])
+    assert said == "On TRAK, TRAK (5 models) loses; tracking and a source-like word stay."
+    assert _in_titles("nothing", []) == "nothing"
