@@ -190,3 +190,26 @@ def test_a_real_file_comes_back_as_it_was_with_the_corrected_labels_alone(name: 
     found = original_file(study, [Change(split, row, "relabel", old, new)], original)[0]
     before, after = original.read_bytes().splitlines(), found.splitlines()
     assert len(before) == len(after) and sum(a != b for a, b in zip(before, after, strict=True)) == 1
+
+
+def test_a_file_without_ids_comes_back_with_the_right_row_corrected(tmp_path: Path) -> None:
+    """The import numbers its rows; a correction finds them by that number, whatever was left out."""
+    from influence_core.adapters.original_file import original_file
+    from influence_core.changes import Change
+    from influence_core.readers import guessed_roles, import_table, open_source
+    from influence_core.run import Run
+    from influence_core.workflows import patches
+
+    lines = [f"{i % 7}.{i},{i % 3},{'ab'[i % 7 > 3] if i != 4 else ''}" for i in range(80)]
+    original = tmp_path / "plain.csv"
+    original.write_text("x,y,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    with open_source(original) as source:
+        study = import_table(source, guessed_roles(source, "label"), tmp_path / "study", Run())
+    table = patches.whole_table(study)
+    row, old, split = (table[c][30].as_py() for c in (study.header.id, study.header.label, table.column_names[-1]))
+    new = "b" if old == "a" else "a"
+    x = str(table["x"][30].as_py())
+    found = original_file(study, [Change(split, row, "relabel", old, new)], original)[0].decode().splitlines()
+    changed = [(a, b) for a, b in zip(original.read_text().splitlines(), found, strict=True) if a != b]
+    assert len(changed) == 1 and float(changed[0][0].split(",")[0]) == float(x)
+    assert changed[0][1] == changed[0][0][:-1] + new

@@ -14,7 +14,7 @@ from influence_core.errors import BadInput
 from influence_core.readers.original import Correction, corrected_file
 
 TEXT = 'name;kind;note\r\nann;a;"two\r\nlines; and ""quotes"""\r\nben;b;=1+1\r\n\r\ncem;a;  spaces \r\ndan;b;-1.5'
-LABELS = {0: "a", 1: "b", 2: "a", 3: "b"}
+LABELS = {1: "a", 2: "b", 3: "a", 4: "b"}
 
 
 def written(folder: Path, content: bytes, name: str = "t.csv") -> Path:
@@ -34,22 +34,22 @@ def test_an_untouched_file_is_the_same_to_the_byte(encoding: str, tmp_path: Path
 
 
 def test_only_corrected_rows_change(tmp_path: Path) -> None:
-    corrections = {1: Correction("a"), 2: Correction(dropped=True)}
+    corrections = {2: Correction("a"), 3: Correction(dropped=True)}
     found = fixed(written(tmp_path, TEXT.encode()), corrections).decode()
     assert found == TEXT.replace("ben;b;=1+1", "ben;a;=1+1").replace("cem;a;  spaces \r\n", "")
     assert found.endswith("dan;b;-1.5")
 
 
 def test_weights_are_a_column_where_there_are_any(tmp_path: Path) -> None:
-    found = fixed(written(tmp_path, TEXT.encode()), {3: Correction(weight=0.25)}).decode()
+    found = fixed(written(tmp_path, TEXT.encode()), {4: Correction(weight=0.25)}).decode()
     lines = found.split("\r\n")
     assert lines[0].endswith("note;weight") and lines[-1] == "dan;b;-1.5;0.25" and found.count(";1\r\n") == 3
 
 
 def test_raw_labels_are_the_files_own_and_a_new_one_is_harmless(tmp_path: Path) -> None:
     path = written(tmp_path, b"x,kind\n1,1.0\n2,0.0\n3,1.0\n")
-    labels = {0: "1", 1: "0", 2: "1"}
-    found = fixed(path, {0: Correction("0"), 2: Correction("=cmd()")}, labels).decode()
+    labels = {1: "1", 2: "0", 3: "1"}
+    found = fixed(path, {1: Correction("0"), 3: Correction("=cmd()")}, labels).decode()
     assert found == "x,kind\n1,0.0\n2,0.0\n3,'=cmd()\n"
 
 
@@ -63,17 +63,17 @@ def test_rows_are_found_by_the_column_that_holds_the_ids(tmp_path: Path) -> None
 @pytest.mark.parametrize("change", [("ben;b", "ben;a"), ("dan;b;-1.5", ""), ("kind", "sort")])
 def test_another_file_is_refused(change: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not the file that was imported"):
-        fixed(written(tmp_path, TEXT.replace(*change).encode()), {0: Correction("b")})
+        fixed(written(tmp_path, TEXT.replace(*change).encode()), {1: Correction("b")})
 
 
 def test_rows_that_the_import_left_out_stay(tmp_path: Path) -> None:
     path = written(tmp_path, b"x,kind\n1,a\n2,\n3,b\n")
-    assert fixed(path, {2: Correction("a")}, {0: "a", 2: "b"}) == b"x,kind\n1,a\n2,\n3,a\n"
+    assert fixed(path, {3: Correction("a")}, {1: "a", 3: "b"}) == b"x,kind\n1,a\n2,\n3,a\n"
 
 
 def test_numbers_as_labels(tmp_path: Path) -> None:
     path = written(tmp_path, b"x,kind\n1,2.50\n2,-1\n")
-    assert fixed(path, {1: Correction("3.5")}, {0: "2.5", 1: "-1.0"}, numbers=True) == b"x,kind\n1,2.50\n2,3.5\n"
+    assert fixed(path, {2: Correction("3.5")}, {1: "2.5", 2: "-1.0"}, numbers=True) == b"x,kind\n1,2.50\n2,3.5\n"
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string(), pa.bool_(), pa.dictionary(pa.int32(), pa.string())])
@@ -89,10 +89,10 @@ def test_parquet_keeps_its_kinds(kind: pa.DataType, tmp_path: Path) -> None:
     )
     path = tmp_path / "t.parquet"
     pq.write_table(table, path)
-    labels = dict(enumerate(names))
+    labels = dict(enumerate(names, 1))
     same = pq.read_table(pa.BufferReader(fixed(path, {}, labels)))
     assert same.equals(table) and same.schema == table.schema
-    found = pq.read_table(pa.BufferReader(fixed(path, {1: Correction(names[0]), 2: Correction(dropped=True)}, labels)))
+    found = pq.read_table(pa.BufferReader(fixed(path, {2: Correction(names[0]), 3: Correction(dropped=True)}, labels)))
     assert found.schema == table.schema and found["kind"].to_pylist() == [raw[0], raw[0]]
     assert found.drop(["kind"]).equals(table.drop(["kind"]).slice(0, 2))
 
@@ -100,10 +100,10 @@ def test_parquet_keeps_its_kinds(kind: pa.DataType, tmp_path: Path) -> None:
 def test_json_lines_and_arrays(tmp_path: Path) -> None:
     lines = '{"kind": "a",  "x": 1}\n{"kind": "b", "x": null}\n'
     path = written(tmp_path, lines.encode(), "t.jsonl")
-    labels = {0: "a", 1: "b"}
+    labels = {1: "a", 2: "b"}
     assert fixed(path, {}, labels).decode() == lines
-    assert fixed(path, {1: Correction("a")}, labels).decode().splitlines() == [
+    assert fixed(path, {2: Correction("a")}, labels).decode().splitlines() == [
         '{"kind": "a",  "x": 1}', '{"kind": "a", "x": null}'
     ]  # fmt: skip
     whole = written(tmp_path, b'[{"kind": "a", "x": 1}, {"kind": "b", "x": 2}]', "t.json")
-    assert json.loads(fixed(whole, {0: Correction("b")}, labels)) == [{"kind": "b", "x": 1}, {"kind": "b", "x": 2}]
+    assert json.loads(fixed(whole, {1: Correction("b")}, labels)) == [{"kind": "b", "x": 1}, {"kind": "b", "x": 2}]
