@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,10 @@ def test_reviews_are_packed_as_of_one_moment_while_somebody_writes(table: Path, 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        while not db.execute("SELECT 1 FROM acts").fetchone():
-            time.sleep(0.001)
+        # Another connection: the writer's own sees the rows of a transaction that is not yet committed.
+        with closing(sqlite3.connect(table / "reviews.sqlite")) as seen:
+            while not seen.execute("SELECT 1 FROM acts").fetchone():
+                time.sleep(0.001)
         archives = [write_archive(table, tmp_path / f"{i}.zip", Run(), reviews=True) for i in range(5)]
     finally:
         stop.set()
