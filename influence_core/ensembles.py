@@ -16,11 +16,10 @@ from torch import Tensor
 
 from influence_core.config import digest
 from influence_core.errors import Unavailable
-from influence_core.primitives.threads import one_core
-from influence_core.primitives.training import new_model, training
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
+from influence_core.trajectory import trained_checkpoints
 
 VERSION = 1
 
@@ -79,17 +78,16 @@ class _Training:
     def __call__(self, writer: Writer) -> None:
         task = self.task
         assert task.recipe is not None and task.factory is not None
-        recipe = task.recipe.changed(seed=task.recipe.seed + self.seed)
-        model = new_model(task.factory, recipe, self.run.device)
+        recipe = task.recipe
+        # A convergence has one end; a training is recorded at its end too, which is the member.
+        recorded = () if recipe.optimizer == "lbfgs" else tuple(sorted({*recipe.checkpoints, recipe.epochs}))
+        recipe = recipe.changed(seed=recipe.seed + self.seed, checkpoints=recorded)
         weights = member_rows(task.ids("train"), recipe.seed, self.share)
-        recorded = set(recipe.checkpoints) if recipe.optimizer != "lbfgs" else set()
-        last = 1 if recipe.optimizer == "lbfgs" else recipe.epochs
-        rates: list[float] = []
-        with one_core():
-            for epoch in training(model, task.split("train"), task.loss, recipe, weights):
-                self.run.check_cancelled()
-                if epoch.number in recorded or epoch.number == last:
-                    for i, value in enumerate(model.state_dict().values()):
-                        writer.save(f"{len(rates)}.{i}", value.detach().cpu())
-                    rates.append(epoch.learning_rate)
-        writer.meta["names"], writer.meta["rates"] = list(model.state_dict()), rates
+        states, entries, _ = trained_checkpoints(
+            task.factory, recipe, task.split("train"), task.loss, self.run, f"member {self.seed + 1}", weights
+        )
+        for c, state in enumerate(states.values()):
+            for i, value in enumerate(state.values()):
+                writer.save(f"{c}.{i}", value)
+        writer.meta["names"] = list(next(iter(states.values())))
+        writer.meta["rates"] = [entry["learning_rate"] for entry in entries]

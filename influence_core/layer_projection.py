@@ -8,6 +8,7 @@ projected as vectors to ``k^2`` numbers. The matrices are drawn from ``Run.seed`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from influence_core.store import Writer
 from influence_core.task import Task
 
 VERSION = 1
+_ROWS = 256  # written out at a time
+_SMALLEST = 1e-12  # of the largest second moment: a weight that no row moves stays finite
 
 
 class LayerProjection(TrainGradients):
@@ -102,25 +105,38 @@ class LayerProjection(TrainGradients):
 
 def fisher_blocks(cache: TrainGradients, run: Run) -> list[FullBlock]:
     """Return the empirical Fisher matrix of kept gradients, one block of eigenvectors per layer, from the store."""
-    inputs: dict[str, Any] = {"kind": "fisher blocks", "version": VERSION, "of": cache.artifact.key}
 
     def produce(writer: Writer) -> None:
-        n, totals = cache.task.n_train, []
-        starts = range(0, n, 1024)
-        for start in run.track(starts, "Fisher matrix of the projected gradients", len(starts)):
-            for i, side in enumerate(cache.block(slice(start, min(start + 1024, n)))):
-                g = side.dense().double()
-                if i == len(totals):
-                    totals.append(g.T @ g)
-                else:
-                    totals[i].addmm_(g.T, g)
-        for i, total in enumerate(totals):
-            values, vectors = torch.linalg.eigh(total / n)
+        means = _means(cache, run, "Fisher matrix of the projected gradients", lambda g: g.T @ g)
+        for i, matrix in enumerate(means):
+            values, vectors = torch.linalg.eigh(matrix)
             writer.save(f"{i}.values", values.clamp_min(0))
             writer.save(f"{i}.vectors", vectors)
 
+    inputs = {"kind": "fisher blocks", "version": VERSION, "of": cache.artifact.key}
     artifact = run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting)
-    read = [
-        [artifact.tensor(f"{i}.{name}").to(run.device) for name in ("values", "vectors")] for i in range(cache.n_layers)
-    ]  # noqa: E501
-    return [FullBlock(values, vectors) for values, vectors in read]
+    names = ("values", "vectors")
+    return [FullBlock(*(artifact.tensor(f"{i}.{n}").to(run.device) for n in names)) for i in range(cache.n_layers)]
+
+
+def second_moments(cache: TrainGradients, run: Run) -> list[Tensor]:
+    """Return ``1 / sqrt(mean g^2)`` of kept gradients, by layer and element ``[P_layer]``, from the store."""
+
+    def produce(writer: Writer) -> None:
+        for i, mean in enumerate(_means(cache, run, "second moments of the gradients", lambda g: g.square().sum(0))):
+            writer.save(str(i), mean)
+
+    inputs = {"kind": "second moments", "version": VERSION, "of": cache.artifact.key}
+    artifact = run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting)
+    found = [artifact.tensor(str(i)).to(run.device) for i in range(cache.n_layers)]
+    return [moment.clamp_min(max(_SMALLEST * float(moment.max()), 1e-300)).rsqrt() for moment in found]
+
+
+def _means(cache: TrainGradients, run: Run, stage: str, summed: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Return, by layer, what ``summed`` makes of some rows' gradients ``[k, P]``, averaged over the training rows."""
+    n, totals = cache.task.n_train, [torch.zeros((), dtype=torch.float64, device=run.device)] * cache.n_layers
+    starts = range(0, n, _ROWS)
+    for start in run.track(starts, stage, len(starts)):
+        for i, side in enumerate(cache.block(slice(start, min(start + _ROWS, n)))):
+            totals[i] = totals[i] + summed(side.dense().double())
+    return [total / n for total in totals]

@@ -18,7 +18,7 @@ from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
 from influence_core.examples import Batch, Examples, content_hash
 from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
-from influence_core.primitives.losses import CustomLoss, outputs, resolved_loss
+from influence_core.primitives.losses import CustomLoss, outputs, predicted_classes, resolved_loss
 from influence_core.recipe import Recipe
 
 __all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
@@ -306,8 +306,7 @@ class Task:
 
     def predicted(self, split: str, positions: Tensor) -> Tensor:
         """Return the explained model's predicted class ``[n]``."""
-        f = self.outputs_of(split, positions)
-        return (f.reshape(len(f), -1)[:, 0] > 0).long() if self.loss.name == "bce" else f.argmax(-1)
+        return predicted_classes(self.outputs_of(split, positions))
 
     def query(self, rows: Rows, measurement: Measurement, dtype: torch.dtype = torch.float32) -> Batch:
         """Return the rows of a query, in a precision, with the measurement's target labels in place of their own.

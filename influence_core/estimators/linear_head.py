@@ -20,7 +20,7 @@ from influence_core.config import Config, digest
 from influence_core.embedding_cache import train_embeddings
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Estimator, Fitted, Sizes
-from influence_core.examples import Batch
+from influence_core.examples import Batch, moved
 from influence_core.measurement import Measurement, measured_values
 from influence_core.primitives.deletion import Deletions, HeadInverse, deletions, head_inverse
 from influence_core.primitives.losses import BuiltinLoss, CustomLoss
@@ -106,13 +106,7 @@ class HeadFit:
 
     def _check(self, estimator: LinearHead) -> None:
         layer, title = self.layer, estimator.named.title
-        if self.embeddings.width != layer.in_features:
-            raise Unavailable(
-                f"{title} cannot run here",
-                f"The last layer sees several positions per row ({self.embeddings.width} numbers for "
-                f"{layer.in_features} inputs).",
-                "Pool the positions before the last layer, or use a gradient method.",
-            )
+        check_one_position(self.embeddings.width, layer, title)
         size = (layer.in_features + (layer.bias is not None)) * layer.out_features
         if size > estimator.max_parameters:
             raise Unavailable(
@@ -147,8 +141,7 @@ class HeadFit:
     def errors_at(self, f: Tensor) -> Tensor:
         """Return the gradient of each training row's loss in its outputs, at other outputs ``[n, C]``."""
         f = f.detach().clone().requires_grad_(True)
-        targets = self.task.split("train").targets.to(f.device)
-        targets = targets.to(f.dtype) if targets.is_floating_point() else targets
+        targets = moved(self.task.split("train").targets, f.device, f.dtype)
         return torch.autograd.grad(self.loss.from_outputs(f, targets).sum(), f)[0].detach()
 
     @property
@@ -268,10 +261,22 @@ class HeadFitted(Fitted):
         features = self.head.with_constant(self.head.embeddings.query(batch).to(self.run.device).double())
         return features, features @ self.head.weights.T
 
+    def slopes(self, f: Tensor, batch: Batch, measurement: Measurement) -> Tensor:
+        """Return the gradient of the measurement in the outputs ``[m, C]``."""
+        f = f.detach().requires_grad_(True)
+        return torch.autograd.grad(self.measured(f, batch, measurement).sum(), f)[0]
+
+    def first_order(self, batch: Batch, measurement: Measurement) -> Tensor:
+        """Return ``-m'(f_t)' x_t' H^-1 (e_i (x) x_i)`` ``[m, n_train]``, a leave-one-out drop to first order."""
+        features, f = self.queried(batch)
+        pulled = self.head.inverse.responses(features, -self.slopes(f, batch, measurement))
+        c, d = self.head.weights.shape
+        mapped = (pulled.reshape(-1, d) @ self.head.features.T).reshape(-1, c, self.task.n_train)
+        return torch.einsum("mcn,nc->mn", mapped, self.head.errors)
+
     def measured(self, f: Tensor, batch: Batch, measurement: Measurement) -> Tensor:
         """Return the measurement ``[m]`` at outputs ``[m, C]``."""
-        targets = batch.targets.to(f.device)
-        targets = targets.to(f.dtype) if targets.is_floating_point() else targets
+        targets = moved(batch.targets, f.device, f.dtype)
         return measured_values(f, targets, self.task.loss, measurement)
 
 
@@ -280,3 +285,13 @@ def last_linear(task: Task) -> nn.Linear:
     layer = task.module.get_submodule(task.last_layer or "")
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def check_one_position(width: int, layer: nn.Linear, title: str) -> None:
+    """Raise ``Unavailable`` unless the last layer sees one position per row, of as many numbers as it takes."""
+    if width != layer.in_features:
+        raise Unavailable(
+            f"{title} cannot run here",
+            f"The last layer sees several positions per row ({width} numbers for {layer.in_features} inputs).",
+            "Pool the positions before the last layer, or use a gradient method.",
+        )

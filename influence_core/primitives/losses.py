@@ -31,6 +31,12 @@ def outputs(model: Callable[..., Any], inputs: Any) -> Tensor:
     return answer.logits if hasattr(answer, "logits") else answer
 
 
+def predicted_classes(f: Tensor) -> Tensor:
+    """Return the predicted class ``[n]`` from outputs ``[n, C]``, or ``[n]`` or ``[n, 1]`` of one logit."""
+    f = f.reshape(len(f), -1)
+    return f.argmax(1) if f.shape[1] > 1 else (f[:, 0] > 0).long()
+
+
 def _flat(values: Tensor) -> Tensor:
     """Return ``[n, d]``, a vector becoming one column."""
     return values.reshape(len(values), -1)

@@ -3,8 +3,8 @@
 A study keeps what it reads of a file; the file itself is the only record of all of it. So the corrections are carried
 over to the original: of separated text and JSON lines every row that nobody changed is copied as it stands (separator,
 quotes, line ends, encoding, mark at the start), of Parquet and Arrow every column keeps its kind. Rows are found by the
-id column, or by their number, from 1, where there was none, and every label in the file is held against the study's first: a
-file that was edited since the import is refused rather than corrected in the wrong places.
+id column, or by their number, from 1, where there was none, and every label in the file is held against the study's
+first: a file that was edited since the import is refused rather than corrected in the wrong places.
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ def _json(file: Path, label: str, id_column: str | None, fix: _Fix) -> bytes:
     whole = text.lstrip()[:1] == "["
     raws = [] if whole else [line for line in text.splitlines() if line.strip()]
     records: list[dict[str, Any]] = json.loads(text) if whole else [json.loads(line) for line in raws]
-    ids = [number if id_column is None else _id(one.get(id_column), fix.labels) for number, one in enumerate(records, 1)]
+    ids = [
+        number if id_column is None else _id(one.get(id_column), fix.labels) for number, one in enumerate(records, 1)
+    ]
     for row, one in zip(ids, records, strict=True):
         fix.learn(row, one.get(label))
     fix.check()
@@ -231,7 +233,11 @@ def _json(file: Path, label: str, id_column: str | None, fix: _Fix) -> bytes:
 
 def _columns(file: Path, label: str, id_column: str | None, fix: _Fix) -> bytes:
     table = _table(file)
-    ids = list(range(1, len(table) + 1)) if id_column is None else [_id(v, fix.labels) for v in table[id_column].to_pylist()]
+    ids = (
+        list(range(1, len(table) + 1))
+        if id_column is None
+        else [_id(v, fix.labels) for v in table[id_column].to_pylist()]
+    )
     values = table[label].to_pylist()
     as_classes = values if fix.numbers else class_names(table[label]).to_pylist()
     for row, value, name in zip(ids, values, as_classes, strict=True):

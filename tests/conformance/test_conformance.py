@@ -21,6 +21,7 @@ from influence_core.estimator import Fitted, Sizes
 from influence_core.fitting import default_measurement
 from influence_core.measurement import KINDS, Measurement, Rows
 from influence_core.registry import NEEDS_IN_WORDS
+from influence_core.run import stage_name
 from influence_core.task import Needs, Task
 from tests.cases import CASES, WEIGHT_DECAY, made, vectors
 from tests.conformance.subjects import (
@@ -399,7 +400,8 @@ def test_progress_reaches_the_end_of_every_stage(method: str, case: str, tmp_pat
     answer(CASES[case](), method, run_in(tmp_path, batch_size=5, progress=watch.progress))
     assert watch.reports, "no progress was reported"
     ended: dict[str, tuple[float, float]] = {}
-    for stage, done, total in watch.reports:
+    for said, done, total in watch.reports:
+        stage = stage_name(said)
         assert stage.strip() and 0 <= done <= total and total > 0
         before, of = ended.get(stage, (total, total))
         if before == of:

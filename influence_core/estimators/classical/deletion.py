@@ -34,6 +34,7 @@ from torch import Tensor
 from influence_core.config import digest
 from influence_core.estimator import Cost, Fitted, Info, Sizes
 from influence_core.estimators.linear_head import HeadConfig, HeadFit, HeadFitted, LinearHead, last_linear
+from influence_core.examples import moved
 from influence_core.registry import register
 from influence_core.store import Writer
 from influence_core.task import Needs, Task
@@ -167,8 +168,7 @@ class _DisplacementFitted(HeadFitted):
         head, n = self.head, self.task.n_train
         c, d = head.weights.shape
         writer.create("rises", (n,), np.float64)
-        targets = self.task.split("train").targets.to(head.outputs.device)
-        targets = targets.to(head.outputs.dtype) if targets.is_floating_point() else targets
+        targets = moved(self.task.split("train").targets, head.outputs.device, head.outputs.dtype)
         now = head.loss.from_outputs(head.outputs, targets).sum()
         inverse = head.inverse
         step = max(1, (1 << 24) // (n * c))
@@ -180,7 +180,7 @@ class _DisplacementFitted(HeadFitted):
             change = inverse.responses(head.features[rows], head.deletions.effects[rows])  # W_(i) - W
             f = head.outputs + (change.reshape(-1, d) @ head.features.T).reshape(-1, c, n).transpose(1, 2)
             losses = head.loss.from_outputs(f.reshape(-1, c), targets.repeat(len(change), *[1] * (targets.ndim - 1)))
-            moved = (head.weights + change).square().sum((1, 2)) - head.weights.square().sum()
-            rises = losses.reshape(len(change), n).sum(1) - now + head.penalty / 2 * moved
+            longer = (head.weights + change).square().sum((1, 2)) - head.weights.square().sum()
+            rises = losses.reshape(len(change), n).sum(1) - now + head.penalty / 2 * longer
             writer.write("rises", start, rises)
             writer.mark_done(f"rows {start}")

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor
 
 from influence_core.estimator import Fitted, Info
@@ -58,12 +57,4 @@ class JackknifeFitted(HeadFitted):
         return self.scores(test, measurement).square().sum(1).sqrt()
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
-        head = self.head
-        features, f = self.queried(batch)
-        f = f.detach().requires_grad_(True)
-        slopes = torch.autograd.grad(self.measured(f, batch, measurement).sum(), f)[0]
-        # d m / d w_i = -m' x' H^-1 (e_i (x) x_i), and leaving out is dw_i = -1 of the sum.
-        pulled = head.inverse.responses(features, -slopes)
-        c, d = head.weights.shape
-        mapped = (pulled.reshape(-1, d) @ head.features.T).reshape(-1, c, self.task.n_train)
-        return torch.einsum("mcn,nc->mn", mapped, head.errors).to(self.run.dtype)
+        return self.first_order(batch, measurement).to(self.run.dtype)

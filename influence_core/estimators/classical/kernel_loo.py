@@ -32,6 +32,7 @@ from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
 from influence_core.examples import Batch, moved
 from influence_core.gradient_cache import GradientSpec, TrainGradients, query_gradients
 from influence_core.measurement import Measurement, Rows, measured_values
+from influence_core.primitives.losses import predicted_classes
 from influence_core.registry import preset, register
 from influence_core.run import Run
 from influence_core.store import Writer
@@ -161,9 +162,8 @@ class KernelFitted(Fitted):
     def _agreement(self, f: Tensor) -> float | None:
         if not self.task.loss.classifies:
             return None
-        said = f.argmax(1) if f.shape[1] > 1 else (f[:, 0] > 0).long()
         places = torch.arange(self.task.n_train)
-        return float((said.cpu() == self.task.predicted("train", places)).double().mean())
+        return float((predicted_classes(f).cpu() == self.task.predicted("train", places)).double().mean())
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         kernel = self._kernel(batch)
@@ -173,8 +173,7 @@ class KernelFitted(Fitted):
         scale = 1 / diagonal if self.estimator.config.exact else torch.full_like(diagonal, self.artifact.meta["ridge"])
         changed = f.unsqueeze(1) - (moved_by * scale).unsqueeze(2) * self.weights.unsqueeze(0)
         m, n, c = changed.shape
-        targets = batch.targets.to(f.device)
-        targets = targets.to(f.dtype) if targets.is_floating_point() else targets
+        targets = moved(batch.targets, f.device, f.dtype)
         now = measured_values(f, targets, self.task.loss, measurement)
         after = measured_values(changed.reshape(m * n, c), targets.repeat_interleave(n, 0), self.task.loss, measurement)
         return (now.unsqueeze(1) - after.reshape(m, n)).to(self.run.dtype)

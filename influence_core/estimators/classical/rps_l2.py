@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from influence_core.config import Config, digest
 from influence_core.embedding_cache import TrainEmbeddings, class_labels, train_embeddings
-from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.estimators.linear_head import check_one_position, last_linear
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.linear_fit import fitted_linear, loss_gradients, mean_outputs
+from influence_core.primitives.losses import predicted_classes
 from influence_core.registry import register
 from influence_core.run import Run
 from influence_core.store import Writer
@@ -73,7 +74,7 @@ class Representer(Estimator):
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """A forward pass and the Newton steps, at some 1e10 operations a second."""
-        layer = _last_module(task)
+        layer = last_linear(task)
         d, c = layer.in_features + 1, layer.out_features
         return Cost(sizes.pass_seconds / 3 + 4e-9 * sizes.n_train * d * (d + 50 * c), 4 * sizes.n_train * (d + 2 * c))
 
@@ -87,14 +88,8 @@ class RepresenterFitted(Fitted):
         """Load or compute the refit."""
         super().__init__(estimator, task, run)
         self.embeddings = train_embeddings(task, run, "penultimate")
-        self.layer = _last_module(task)
-        if self.embeddings.width != self.layer.in_features:
-            raise Unavailable(
-                f"{self.info.title} cannot run here",
-                f"The last layer sees several positions per row ({self.embeddings.width} numbers for "
-                f"{self.layer.in_features} inputs).",
-                "Pool the positions before the last layer, or use a gradient method.",
-            )
+        self.layer = last_linear(task)
+        check_one_position(self.embeddings.width, self.layer, self.info.title)
         inputs = {
             "kind": "representer", "version": VERSION, "task": task.fingerprint, "embeddings": self.embeddings.key,
             "config": estimator.config.to_json(), "loss": task.loss.name,
@@ -183,21 +178,10 @@ class _Refit:
         writer.save("weights", fitted.weights)
         writer.save("alpha", loss_gradients(refit, targets, loss) / (-2 * lam * len(f)))
         writer.meta["gradient"] = fitted.gradient
-        writer.meta["agreement"] = float((_classes(refit) == _classes(answers)).double().mean())
+        writer.meta["agreement"] = float((predicted_classes(refit) == predicted_classes(answers)).double().mean())
 
     def _labels(self, answers: Tensor) -> Tensor:
         given = self.task.split("train").targets.to(answers.device)
         if self.task.loss.name == "bce":
             return given.reshape(answers.shape).double()
         return nn.functional.one_hot(given, answers.shape[1]).double()
-
-
-def _classes(outputs: Tensor) -> Tensor:
-    return outputs.argmax(1) if outputs.shape[1] > 1 else outputs[:, 0] > 0
-
-
-def _last_module(task: Task) -> nn.Linear:
-    """Return the last layer, for its shape."""
-    layer = task.module.get_submodule(task.last_layer or "")
-    assert isinstance(layer, nn.Linear)
-    return layer

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -81,19 +80,10 @@ class ExpansionFitted(HeadFitted):
         measurement = measurement or self.own_measurement
         batch = self.task.query(test, measurement, self.run.dtype)
         features, f = self.queried(batch)
-        slopes = self._slopes(f, batch, measurement)
+        slopes = self.slopes(f, batch, measurement)
         pulled = self.head.inverse.responses(features, slopes)
         decay = self.head.penalty * (pulled * self.head.weights).sum((1, 2))
         return ((slopes * f).sum(1) - decay).to(self.run.dtype)
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
-        head = self.head
-        features, f = self.queried(batch)
-        pulled = head.inverse.responses(features, -self._slopes(f, batch, measurement))
-        c, d = head.weights.shape
-        mapped = (pulled.reshape(-1, d) @ head.features.T).reshape(-1, c, self.task.n_train)
-        return torch.einsum("mcn,nc->mn", mapped, head.errors).to(self.run.dtype)
-
-    def _slopes(self, f: Tensor, batch: Batch, measurement: Measurement) -> Tensor:
-        f = f.detach().requires_grad_(True)
-        return torch.autograd.grad(self.measured(f, batch, measurement).sum(), f)[0]
+        return self.first_order(batch, measurement).to(self.run.dtype)

@@ -32,18 +32,17 @@ from torch import Tensor
 
 from influence_core.config import Config
 from influence_core.errors import Unavailable
-from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.estimator import Fitted, Info
+from influence_core.estimators.recorded_steps import RecordedFitted, RecordedSteps
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import Adjoint
 from influence_core.primitives.threads import one_core
 from influence_core.registry import preset, register
-from influence_core.replay_cache import Recorded
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
 _QUERY_BYTES = 128 << 20  # of the carried gradients
-_PASS = 2.0  # a training pass against one forward and backward pass over the same rows
 
 
 class AdjointConfig(Config):
@@ -60,7 +59,7 @@ class AdjointConfig(Config):
     "Follows every step of SGD backwards and finds what each row did to the answer: the closest to retraining.",
 )  # fmt: skip
 @register
-class Magic(Estimator):
+class Magic(RecordedSteps):
     """Exact derivative of training in the row weights."""
 
     info = Info(
@@ -87,35 +86,18 @@ class Magic(Estimator):
             )  # fmt: skip
         return AdjointFitted(self, task, run)
 
-    def cost(self, task: Task, sizes: Sizes) -> Cost:
-        """A training run, and the disk for its states."""
-        recipe = task.recipe
-        epochs = recipe.epochs if recipe is not None else 1
-        steps = epochs * max(1, sizes.n_train // (recipe.batch_size if recipe is not None else 64))
-        return Cost(_PASS * epochs * sizes.pass_seconds, 12.0 * steps**0.5 * sizes.n_params)
-
 
 @final
-class AdjointFitted(Fitted):
-    """The recorded steps."""
+class AdjointFitted(RecordedFitted):
+    """The recorded steps, gone through backwards."""
 
     estimator: Magic
 
-    def __init__(self, estimator: Magic, task: Task, run: Run) -> None:
-        """Load the states, or train."""
-        super().__init__(estimator, task, run)
-        self.recorded = Recorded(task, run)
-
-    @property
-    def share(self) -> float:
-        """Return the share of the parameters that are trained."""
-        return self.recorded.n_params / max(1, self.task.n_params)
-
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say which training is explained."""
+        """Add how far back training is followed."""
         last = self.estimator.config.last_epochs
-        return (*self.recorded.notes, *((f"Only the last {last} epochs are followed.",) if last else ()))
+        return (*super().notes, *((f"Only the last {last} epochs are followed.",) if last else ()))
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         recorded, scalar = self.recorded, measurement.scalar(self.task.loss)

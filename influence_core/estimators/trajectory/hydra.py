@@ -27,20 +27,19 @@ from torch import Tensor
 
 from influence_core.config import Config, digest
 from influence_core.errors import Unavailable
-from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.estimator import Cost, Fitted, Info, Sizes
+from influence_core.estimators.recorded_steps import PASS, RecordedFitted, RecordedSteps
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import State, Step
 from influence_core.primitives.threads import one_core
 from influence_core.registry import preset, register
-from influence_core.replay_cache import Recorded
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Needs, Task
 
 VERSION = 1
 MAX_BYTES = 4 << 30  # of derivatives held at once
-_PASS = 2.0  # a training pass against one forward and backward pass over the same rows
 
 
 class HydraConfig(Config):
@@ -59,7 +58,7 @@ class HydraConfig(Config):
     units="gradient", curvature=False,
 )  # fmt: skip
 @register
-class Hydra(Estimator):
+class Hydra(RecordedSteps):
     """Derivatives of the trained weights, forwards."""
 
     info = Info(
@@ -98,11 +97,11 @@ class Hydra(Estimator):
         epochs, size = (recipe.epochs, recipe.batch_size) if recipe is not None else (1, 64)
         k = min(self.config.n_rows or sizes.n_train, sizes.n_train)
         bends = 3.0 * k / max(1, min(size, sizes.n_train)) * min(size, 8) if self.config.curvature else 1.0
-        return Cost(epochs * sizes.pass_seconds * (_PASS + bends), 16.0 * k * sizes.n_params)
+        return Cost(epochs * sizes.pass_seconds * (PASS + bends), 16.0 * k * sizes.n_params)
 
 
 @final
-class HydraFitted(Fitted):
+class HydraFitted(RecordedFitted):
     """``D`` ``[k, P]`` of the followed rows."""
 
     estimator: Hydra
@@ -110,7 +109,6 @@ class HydraFitted(Fitted):
     def __init__(self, estimator: Hydra, task: Task, run: Run) -> None:
         """Load the derivatives, or train."""
         super().__init__(estimator, task, run)
-        self.recorded = Recorded(task, run)
         self.rows = estimator.followed(task.n_train, run.seed)
         needed = 4 * len(self.rows) * self.recorded.n_params * self.recorded.replay.parameters[0].element_size()
         if needed > MAX_BYTES:
@@ -127,15 +125,10 @@ class HydraFitted(Fitted):
         self.artifact = run.artifacts.obtain(digest(inputs), inputs, self._produce, run.waiting)
 
     @property
-    def share(self) -> float:
-        """Return the share of the parameters that are trained."""
-        return self.recorded.n_params / max(1, self.task.n_params)
-
-    @property
     def notes(self) -> tuple[str, ...]:
-        """Say which training is explained, and how many rows are followed."""
+        """Add how many rows are followed."""
         k, n = len(self.rows), self.task.n_train
-        return (*self.recorded.notes, *((f"{k} of {n} training rows are followed.",) if k < n else ()))
+        return (*super().notes, *((f"{k} of {n} training rows are followed.",) if k < n else ()))
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         final = -self.recorded.final_gradients(measurement.scalar(self.task.loss), batch)

@@ -25,16 +25,14 @@ import torch
 from torch import Tensor
 
 from influence_core.config import Config
-from influence_core.estimator import Cost, Estimator, Fitted, Info, Sizes
+from influence_core.estimator import Fitted, Info
+from influence_core.estimators.recorded_steps import RecordedFitted, RecordedSteps
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.threads import one_core
 from influence_core.registry import register
-from influence_core.replay_cache import Recorded
 from influence_core.run import Run
 from influence_core.task import Needs, Task
-
-_PASS = 2.0  # a training pass against one forward and backward pass over the same rows
 
 
 class TracInIdealConfig(Config):
@@ -43,7 +41,7 @@ class TracInIdealConfig(Config):
 
 @final
 @register
-class TracInIdeal(Estimator):
+class TracInIdeal(RecordedSteps):
     """TracIn over the recorded steps."""
 
     info = Info(
@@ -59,31 +57,10 @@ class TracInIdeal(Estimator):
         """Go through the training once and keep some of its states."""
         return TracInIdealFitted(self, task, run)
 
-    def cost(self, task: Task, sizes: Sizes) -> Cost:
-        """A training run, and the disk for its states."""
-        epochs = task.recipe.epochs if task.recipe is not None else 1
-        steps = epochs * max(1, sizes.n_train // (task.recipe.batch_size if task.recipe is not None else 64))
-        return Cost(_PASS * epochs * sizes.pass_seconds, 12.0 * steps**0.5 * sizes.n_params)
-
 
 @final
-class TracInIdealFitted(Fitted):
-    """The recorded steps."""
-
-    def __init__(self, estimator: TracInIdeal, task: Task, run: Run) -> None:
-        """Load the states, or train."""
-        super().__init__(estimator, task, run)
-        self.recorded = Recorded(task, run)
-
-    @property
-    def share(self) -> float:
-        """Return the share of the parameters that are trained."""
-        return self.recorded.n_params / max(1, self.task.n_params)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Say which training is explained."""
-        return self.recorded.notes
+class TracInIdealFitted(RecordedFitted):
+    """The recorded steps, with the query at each."""
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         recorded, scalar = self.recorded, measurement.scalar(self.task.loss)

@@ -38,6 +38,7 @@ from influence_core.examples import Batch
 from influence_core.gradient_cache import GradientSpec, TrainGradients, query_gradients, resolved_layers
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.losses import CrossEntropy, Loss, outputs
+from influence_core.primitives.sides import Dense, Side
 from influence_core.registry import preset, register
 from influence_core.run import Run
 from influence_core.store import Writer
@@ -192,12 +193,10 @@ class TrakMember:
             root = self.weights.sqrt()
             moved = (self.cache.products(query).double() * root) @ vectors
             return ((moved * inverse) @ vectors.T) / root
-        moved = (query[0].dense().double() if len(query) == 1 else _dense(query)) @ vectors
-        parts = []
-        for start in range(0, self.task.n_train, 4096):
-            rows = slice(start, min(start + 4096, self.task.n_train))
-            parts.append((moved * inverse) @ (_dense(self.cache.block(rows)) @ vectors).T)
-        return torch.cat(parts, 1)
+        solved = ((_dense(query) @ vectors) * inverse) @ vectors.T
+        sizes = [side.dense().shape[1] for side in query]
+        parts: list[Side] = [Dense(part.to(run.dtype)) for part in solved.split(sizes, 1)]
+        return self.cache.products(parts).double()
 
     def _ridge(self, given: float | None) -> float:
         if given is not None:

@@ -31,7 +31,7 @@ from influence_core.errors import BadInput
 from influence_core.estimator import Fitted
 from influence_core.examples import Batch, moved
 from influence_core.measurement import Measurement, Rows
-from influence_core.primitives.losses import Loss, outputs
+from influence_core.primitives.losses import Loss, outputs, predicted_classes
 from influence_core.primitives.statistics import spearman
 from influence_core.run import Run
 from influence_core.task import Task
@@ -229,9 +229,7 @@ def _figures(
 
 def _right(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     f = outputs(model, batch.inputs)
-    f = f.reshape(len(f), -1)
-    labels = batch.targets.reshape(len(f), -1)[:, 0].to(f.device)
-    return (f.argmax(1) if f.shape[1] > 1 else (f[:, 0] > 0).long()) == labels.long()
+    return predicted_classes(f) == batch.targets.reshape(len(f), -1)[:, 0].to(f.device).long()
 
 
 def _rate(task: Task, given: float | None) -> float:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from influence_core.errors import BadInput, Unavailable
 from influence_core.examples import Batch
-from influence_core.primitives.losses import outputs
+from influence_core.primitives.losses import outputs, predicted_classes
 from influence_core.run import Run
 from influence_core.task import Task
 
@@ -107,7 +107,7 @@ def _critical(
     model: Any, start: Tensor, radius: float, steps: int, step: float, noise: float, generator: torch.Generator
 ) -> Tensor:
     with torch.no_grad():
-        before = _classes(outputs(model, start))
+        before = predicted_classes(outputs(model, start))
     found = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     x = start
     for k in range(steps + 1):
@@ -117,7 +117,7 @@ def _critical(
         moved = start + radius * slope.sign() if k == steps else x + step * slope.sign() + noise * drawn
         x = start + (moved - start).clamp(-radius, radius)
         with torch.no_grad():
-            found |= _classes(outputs(model, x)) != before
+            found |= predicted_classes(outputs(model, x)) != before
         if bool(found.all()):
             break
     return found
@@ -134,11 +134,6 @@ def _away(model: Any, x: Tensor, label: Tensor) -> Tensor:
         own = torch.nn.functional.one_hot(label, f.shape[1]).bool()
         gap = f.masked_fill(own, -torch.inf).amax(1) - f.gather(1, label.unsqueeze(1)).squeeze(1)
     return torch.autograd.grad(gap.sum(), x)[0]
-
-
-def _classes(f: Tensor) -> Tensor:
-    f = f.reshape(len(f), -1)
-    return f.argmax(1) if f.shape[1] > 1 else (f[:, 0] > 0).long()
 
 
 def loss_sensitivity(task: Task, run: Run) -> LossSensitivity:

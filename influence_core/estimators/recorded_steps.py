@@ -1,0 +1,43 @@
+"""The base of methods that go through the recorded steps of training again (``replay_cache.py``).
+
+Fitting is one training run that keeps some of its states. What is explained is the training by the recipe; the notes
+say how near it comes to the explained weights.
+"""
+
+from __future__ import annotations
+
+from influence_core.estimator import Cost, Estimator, Fitted, Sizes
+from influence_core.replay_cache import Recorded
+from influence_core.run import Run
+from influence_core.task import Task
+
+PASS = 2.0  # a training pass against one forward and backward pass over the same rows
+
+
+class RecordedSteps(Estimator):
+    """Methods on recorded steps; subclasses say what they do at each."""
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """A training run, and the disk for its states."""
+        epochs, size = (task.recipe.epochs, task.recipe.batch_size) if task.recipe is not None else (1, 64)
+        steps = epochs * max(1, sizes.n_train // size)
+        return Cost(PASS * epochs * sizes.pass_seconds, 12.0 * steps**0.5 * sizes.n_params)
+
+
+class RecordedFitted(Fitted):
+    """The recorded steps."""
+
+    def __init__(self, estimator: Estimator, task: Task, run: Run) -> None:
+        """Load the states, or train."""
+        super().__init__(estimator, task, run)
+        self.recorded = Recorded(task, run)
+
+    @property
+    def share(self) -> float:
+        """Return the share of the parameters that are trained."""
+        return self.recorded.n_params / max(1, self.task.n_params)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which training is explained."""
+        return self.recorded.notes
