@@ -133,7 +133,7 @@ class TypedFile:
     def _raw(self) -> Iterator[pa.RecordBatch]:
         rows = max(1, min(limits.ROWS_AT_ONCE, limits.CELLS_AT_ONCE // max(1, len(self.names))))
         if isinstance(self._source, pq.ParquetFile):
-            yield from self._source.iter_batches(rows)
+            yield from self._source.iter_batches(rows, use_threads=False)  # this is a thread of its own
             return
         source = self._source
         file = isinstance(source, pa.RecordBatchFileReader)
