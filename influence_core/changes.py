@@ -7,6 +7,7 @@ and changes nothing until an owner resolves it. ``unsure`` is no vote.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Fate = Literal["keep", "relabel", "drop", "downweight"]
 FATES = get_args(Fate)
 COLUMNS = ("row_id", "split", "action", "old_label", "new_label", "weight", "reviewer", "at", "comment")
 RESOLVES = "owner: "  # what the name of whoever resolves a conflict begins with; no reviewer may be called so
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,15 @@ def same_label(one: str | None, other: str | None, *, is_number: bool = False) -
 
 
 def as_number(label: str | None) -> float | str | None:
-    """Return the number that a label of a regression says, or the label itself where it says none."""
+    """Return the number that a label of a regression says, or the label itself where it says none.
+
+    Commas stand between thousands only: what a reader would take for 3.5 must not become 35.
+    """
+    plain = str(label).strip().replace("−", "-")
+    if "," in plain and not _GROUPED.fullmatch(plain):
+        return label
     try:
-        value = float(str(label).replace(",", "").replace("−", "-"))
+        value = float(plain.replace(",", ""))
     except ValueError:
         return label
     return value if math.isfinite(value) else label

@@ -7,6 +7,13 @@ const NAMES = { keep: "Keep", accept: "Accept suggestion (also Enter)", drop: "D
   zoom: "Zoom the picture", contrast: "Contrast" };
 const SHOW = { ArrowLeft: "←", ArrowRight: "→" };
 const shown = (key) => SHOW[key] || (key.length === 1 ? key.toUpperCase() : key);
+// A number as people write it, with commas between thousands only, or null.
+const asNumber = (text) => {
+  const plain = String(text).trim().replace("−", "-");
+  if (!plain || (plain.includes(",") && !/^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$/.test(plain))) return null;
+  const value = Number(plain.replaceAll(",", ""));
+  return Number.isFinite(value) && !/^[+-]?0[xob]/i.test(plain) ? value : null;
+};
 const read = (name, otherwise) => { try { return JSON.parse(localStorage.getItem(name)) ?? otherwise; } catch { return otherwise; } };
 const write = (name, value) => { try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* only comfort is lost */ } };
 
@@ -125,7 +132,12 @@ class Desk {
     if (name === "zoom") { this.look.zoom = this.look.zoom >= 4 ? 1 : this.look.zoom * 2; return this.paint(); }
     if (name === "contrast") { const l = this.look; if (l.contrast < 3) l.contrast++; else { l.contrast = 1; l.invert = !l.invert; } return this.paint(); }
   }
-  label(name) { const card = this.card(); if (card) name === card.given ? this.decide("keep") : this.decide("relabel", { label: name }); }
+  label(name) {
+    const card = this.card();
+    if (!card) return;
+    const same = name === card.given || (card.error !== null && asNumber(name) === asNumber(card.given));
+    if (same) this.decide("keep"); else this.decide("relabel", { label: name });
+  }
   press(event) {
     const target = event.composedPath()[0];
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
@@ -135,6 +147,11 @@ class Desk {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const card = this.card();
     const name = Object.keys(this.keys).find((n) => this.keys[n] === key) || (key === "Enter" ? "accept" : "");
+    if (!name && this.number && /^[0-9.+-]$/.test(key)) { // a number begins: the rest is typed into its field
+      event.preventDefault();
+      this.number.value = key; this.number.focus();
+      return;
+    }
     const picked = !name && card && /^[0-9]$/.test(key) && this.digits(card).find(([, , digit]) => digit === key);
     if (!name && !picked) return;
     event.preventDefault();
@@ -174,23 +191,27 @@ class Desk {
     for (const part of [...top.childNodes]) if (part.textContent === "null") part.remove();
   }
   main(card) {
-    const left = el("div", "left", subject(card, this.look), verdictLine(card));
+    const left = el("div", "left", subject(card, this.look), verdictLine(card), el("p", "why", `Row ${card.row_id}: ${card.reasons.join(" · ")}`));
     for (const d of card.mine ? [card.mine] : []) left.append(el("p", "mine", `You decided: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
     for (const d of card.decided) left.append(el("p", "mine", `Already decided by ${d.reviewer}: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
     left.append(this.classButtons(card), this.actionButtons(card), this.commentBox(card));
     if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
-    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card.given)), el("p", "soft", `Row ${card.row_id}. ${card.reasons.join(" · ")}`));
+    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card)));
     if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
     return el("main", "", left, right);
   }
   classButtons(card) {
     this.number = null;
     if (this.data.task === "regression") {
-      const box = el("input", ""); box.type = "text"; box.inputMode = "decimal"; box.placeholder = "the right number, then Enter"; box.setAttribute("aria-label", "The right number");
-      box.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Escape") box.blur();
-        if (event.key === "Enter" && !event.repeat && Number.isFinite(Number(box.value)) && box.value.trim()) { box.blur(); this.label(box.value.trim()); } });
+      const box = el("input", "number"); box.type = "text"; box.inputMode = "decimal"; box.placeholder = `type the right number, then Enter`; box.setAttribute("aria-label", "The right number");
+      const said = el("p", "said", ""); said.setAttribute("role", "status");
+      box.addEventListener("keydown", (event) => { event.stopPropagation();
+        if (event.key === "Escape") { box.value = ""; said.textContent = ""; return box.blur(); }
+        if (event.key !== "Enter" || event.repeat || event.isComposing) return;
+        if (asNumber(box.value) === null) { said.textContent = `“${box.value.trim()}” is no number: write it like 3.5 or 1,250.`; return; }
+        box.blur(); this.label(box.value.trim()); });
       this.number = box;
-      return el("div", "classes", box);
+      return el("div", "classes", box, el("kbd", "", shown(this.keys.other)), said);
     }
     const all = this.digits(card), few = all.slice(0, 10);
     const made = few.map(([name, chance, key]) => {

@@ -27,8 +27,30 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A column of a table row under review, beside what its nearest training rows hold there.
+
+    Attributes:
+        near: Their values in short, a range or the most frequent one; empty where rows are not compared.
+        differs: The row's value lies outside of theirs.
+        read: The model reads this column.
+    """
+
+    name: str
+    value: str
+    near: str = ""
+    differs: bool = False
+    read: bool = True
+
+
+@dataclass(frozen=True)
 class BesideRow:
-    """A row beside the one under review: small, with its label and why it is there."""
+    """A row beside the one under review: small, with its label and why it is there.
+
+    Attributes:
+        differs: Table rows: ``(column, its value, the value of the row under review)``, furthest apart first.
+        alike: In how many columns that the model reads it does not differ, of ``columns``.
+    """
 
     split: str
     row_id: RowId
@@ -37,6 +59,9 @@ class BesideRow:
     image: str | None
     text: str
     score: float
+    differs: tuple[tuple[str, str, str], ...] = ()
+    alike: int = 0
+    columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,7 @@ class ReviewCard:
     Attributes:
         position: Its place in the queue, from 0.
         suggested: The label that it should have, if any can be said.
+        error: Regression only: predicted minus given number, in words.
         chance: How probable that is, in [0, 1]; None in a regression.
         chance_from: Where the chance comes from.
         reasons: Why the row is in question, in sentences.
@@ -85,10 +111,11 @@ class ReviewCard:
     row_id: RowId
     image: str | None
     text: str | None
-    cells: tuple[tuple[str, str], ...]
+    cells: tuple[Cell, ...]
     alt: str
     given: str
     predicted: str
+    error: str | None
     suggested: str | None
     chance: float | None
     chance_from: str
