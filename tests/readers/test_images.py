@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +211,7 @@ def test_a_hundred_thousand_images_pass_in_bounded_memory(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_two_thousand_images_take_seconds(tmp_path: Path) -> None:
+def test_two_thousand_images_are_learned(tmp_path: Path) -> None:
     files = contents(2_000, (64, 64), "RGB")
-    start = time.perf_counter()
     study = made(zip_of(files, tmp_path / "pets.zip"), tmp_path)
-    print(f"2,000 images in {time.perf_counter() - start:.1f} s")
     assert accuracy(study, "test") > 0.95
