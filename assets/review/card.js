@@ -13,7 +13,7 @@ const picture = (uri, alt, css) => {
   return img;
 };
 
-const signed = (score, kind) => `${score > 0 && kind !== "near" ? "+" : ""}${Number(score).toPrecision(2)}`.replace("-", "−");
+const signed = (score, kind) => `${score > 0 && kind !== "near" ? "+" : ""}${Number(score).toPrecision(2)}`.replaceAll("-", "−");
 
 // Of a table row beside the card: the columns in which it lies furthest from the row under review.
 function differences(row) {
@@ -46,6 +46,22 @@ function besideGroup(side, card) {
   const body = rows.length ? el("ul", "", ...rows.map((row) => besideRow(row, card, side.kind))) : el("p", "soft", side.note || "None.");
   return el("section", "", head, body);
 }
+
+// What a decision did to its row, as decision_words in the service says it of what is saved.
+function stepWords(d) {
+  const row = d.split === "train" ? `row ${d.row}` : `${d.split} row ${d.row}`;
+  if (d.action === "relabel") return `'${d.given}' → '${d.label}' on ${row}`;
+  if (d.action === "keep") return `kept '${d.given}' on ${row}`;
+  if (d.action === "drop") return `dropped ${row}`;
+  return d.action === "downweight" ? `down-weighted ${row} to ${d.weight}` : `marked ${row} unsure`;
+}
+const ago = (seconds) => {
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ago`;
+  const days = Math.floor(seconds / 86400);
+  return `${days} day${days > 1 ? "s" : ""} ago`;
+};
 
 function decisionWords(d) {
   const words = { keep: "keep", relabel: `→ ${d.label}`, drop: "drop", downweight: `weight ${d.weight}`, unsure: "unsure" };

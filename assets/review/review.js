@@ -25,7 +25,7 @@ class Desk {
     this.past = []; this.future = []; this.asked = null; this.nonce = 0; this.began = Date.now(); this.made = 0;
     this.keys = { ...KEYS, ...read("influence.review.keys", {}) };
     this.look = { zoom: 1, contrast: 1, invert: false };
-    this.message = ""; this.sentAt = 0; this.timer = null; this.seen = 0;
+    this.steps = null; this.message = ""; this.sentAt = 0; this.timer = null; this.seen = 0;
     this.reviewer = data.person || read("influence.reviewer", "");
   }
 
@@ -34,7 +34,9 @@ class Desk {
     this.data = data; this.total = data.total;
     if (data.person) this.reviewer = data.person;
     if (data.error) this.message = data.error;
-    for (const [tab, number, rows] of data.kept) this.arrived(tab, number, rows);
+    if (data.steps) this.steps = data.steps;
+    const said = new Map((data.said || []).map(([tab, number, words]) => [`${tab}|${number}`, words]));
+    for (const [tab, number, rows] of data.kept) this.arrived(tab, number, rows, said.get(`${tab}|${number}`));
     for (const [tab, number, why] of data.refused) if (this.outbox.settle(tab, number)) this.message = why;
     if (data.batch && data.nonce !== this.seen) {
       this.seen = data.nonce; this.asked = null; this.done = data.batch.done;
@@ -48,13 +50,13 @@ class Desk {
     }
     this.paint(); this.fetch(); this.flush();
   }
-  arrived(tab, number, rows) {
+  arrived(tab, number, rows, words) {
     const act = this.outbox.settle(tab, number);
     if (!act || act.kind === "decide") return;
     const expected = act.expected;
     if (!rows.length) this.message = act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
     else if (expected === undefined || !rows.includes(expected)) { // made on another page: show the row as it stands now
-      this.message = `${act.kind === "undo" ? "Undone" : "Done again"}: row ${rows.join(", ")}.`;
+      this.message = `${act.kind === "undo" ? "Undone" : "Done again"}: ${words}.`;
       this.want({ row: rows[0] });
     }
   }
@@ -99,7 +101,7 @@ class Desk {
     const comment = this.comment ? this.comment.value.trim().slice(0, 2000) : "";
     const decision = { split: card.split, row: card.row_id, action, given: card.given, comment, ...more };
     this.outbox.add(this.reviewer, "decide", [decision], card.evidence);
-    this.past.push({ at: this.at, before: card.mine, after: decision }); this.future = [];
+    this.past.push({ at: this.at, before: card.mine, after: decision, when: Date.now() / 1000 }); this.future = [];
     if (!card.mine) this.done++;
     card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 }; card.local = true;
     this.made++; this.message = "";
@@ -113,10 +115,21 @@ class Desk {
       const card = this.cards.get(step.at);
       act.expected = step.after.row; to.push(step);
       if (card) { const had = !!card.mine; card.mine = kind === "undo" ? step.before : { ...step.after, reviewer: this.reviewer }; this.done += !!card.mine - had; }
-      this.at = step.at; this.message = kind === "undo" ? "Undone." : "Done again.";
+      this.at = step.at; this.message = `${kind === "undo" ? "Undone" : "Done again"}: ${stepWords(step.after)}.`;
     } else this.message = kind === "undo" ? "Undoing an earlier decision…" : "Looking for what was undone…";
     this.paint(); this.fresh = true; this.flush();
   }
+  // What the next undo or redo is about: as the server knows it, or of what is not saved yet the last step made here.
+  next(kind) {
+    if (!this.outbox.waiting(this.reviewer).length) return this.steps && this.steps[kind];
+    const step = (kind === "undo" ? this.past : this.future).at(-1);
+    return step ? { words: stepWords(step.after), at: step.when } : null;
+  }
+  nextLine(kind) {
+    const step = this.next(kind), name = kind === "undo" ? "Undo" : "Redo";
+    return step ? `${name}: ${step.words}, ${ago(Date.now() / 1000 - step.at)}` : "";
+  }
+  tick() { const line = this.root?.querySelector(".step"), undo = this.nextLine("undo"); if (line && undo) line.textContent = undo; }
   move(by) { this.at = Math.max(0, Math.min(this.total, (this.at ?? 0) + by)); this.look.zoom = 1; this.paint(); this.fetch(); }
   act(name) {
     const card = this.card();
@@ -194,7 +207,8 @@ class Desk {
     const left = el("div", "left", subject(card, this.look), verdictLine(card), el("p", "why", `Row ${card.row_id}: ${card.reasons.join(" · ")}`));
     for (const d of card.mine ? [card.mine] : []) left.append(el("p", "mine", `You decided: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
     for (const d of card.decided) left.append(el("p", "mine", `Already decided by ${d.reviewer}: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
-    left.append(this.classButtons(card), this.actionButtons(card), this.commentBox(card));
+    const undo = this.nextLine("undo");
+    left.append(this.classButtons(card), this.actionButtons(card), el("p", "step", undo || "Nothing to undo yet."), this.commentBox(card));
     if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
     const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card)));
     if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
@@ -223,9 +237,9 @@ class Desk {
     return el("div", "classes", ...made, this.button(all.length > 10 ? "Other…" : "New…", this.keys.other, "class", () => this.classDialog()));
   }
   actionButtons(card) {
-    const one = (name, text, css = "") => this.button(text, this.keys[name], css, () => this.act(name), NAMES[name]);
+    const one = (name, text, css = "", title = "") => this.button(text, this.keys[name], css, () => this.act(name), title || NAMES[name]);
     return el("div", "actions", one("keep", "Keep", "main"), card.suggested === null ? null : one("accept", `Accept ${card.suggested}`, "main"), one("drop", "Drop"), one("weigh", "Down-weight"),
-      one("unsure", "Unsure"), one("undo", "Undo"), one("redo", "Redo"), one("previous", "Back"), one("next", "Skip"),
+      one("unsure", "Unsure"), one("undo", "Undo", "", this.nextLine("undo")), one("redo", "Redo", "", this.nextLine("redo")), one("previous", "Back"), one("next", "Skip"),
       isPicture(card.image) ? one("zoom", "Zoom") : null, isPicture(card.image) ? one("contrast", "Contrast") : null);
   }
   commentBox(card) {
@@ -292,6 +306,7 @@ export default function (component) {
   desk.root = parentElement; desk.out = (value) => setStateValue("out", value);
   if (!here.listening) { // the function runs again on every rerun
     here.listening = true;
+    setInterval(() => here.desk.tick(), 20000);
     document.addEventListener("keydown", (event) => { if (here.desk.root.isConnected ?? here.desk.root.host?.isConnected) here.desk.press(event); });
     window.addEventListener("beforeunload", (event) => { if (here.desk.outbox.unkept && here.desk.outbox.acts.size) event.preventDefault(); });
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from influence_core.changes import RESOLVES, as_number
 from influence_core.errors import BadInput
 from influence_core.measurement import Rows
-from influence_core.reviews import MAX_ROWS, Act, Decision, Reviews
+from influence_core.reviews import MAX_ROWS, Act, Decision, Logged, Reviews, Step
 from influence_core.service import access
 from influence_core.service import data as rows
 from influence_core.service.opened import OpenStudy, opened
 from influence_core.service.queues import base_name, study_folder
-from influence_core.service.review_views import Receipt, RowId
+from influence_core.service.review_views import NextSteps, Receipt, RowId, StepView
+from influence_core.service.review_words import ago, step_words
 
 MAX_ACTS = 500  # of one message
 _MAX_EVIDENCE = 8_000  # characters
@@ -62,13 +64,30 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
             good.append(_act(held, tab, number, given))
         except BadInput as problem:
             refused.append((tab, number, str(problem)))
+    said: list[tuple[str, int, str]] = []
     for act in _recorded(log, name, good, refused):
         about = log.decisions(act.target) if act.target is not None else ()
         kept.append((act.tab, act.number, tuple(decision.row for decision in about)))
-    return Receipt(tuple(kept), tuple(refused))
+        if act.target is not None:
+            said.append((act.tab, act.number, step_words(log.step(act.target))))
+    return Receipt(tuple(kept), tuple(refused), tuple(said))
 
 
-def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Any]:
+def next_steps(study: str, reviewer: str) -> NextSteps:
+    """Return what a reviewer's next undo and redo are about, on whichever screen that was done.
+
+    Raises:
+        BadInput: They may not review this study, or their name is none.
+    """
+    name, log = reviewer_name(study, reviewer), Reviews(study_folder(study))
+    return NextSteps(_view(log.next_step(name, "undo")), _view(log.next_step(name, "redo")))
+
+
+def _view(step: Step | None) -> StepView | None:
+    return None if step is None else StepView(step.seq, step_words(step), step.at, ago(time.time() - step.at))
+
+
+def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Logged]:
     """Record all at once; if one is malformed, each by itself, so that the others are not lost."""
     if not acts:
         return []

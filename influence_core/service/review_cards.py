@@ -60,6 +60,7 @@ def _drawn(held: OpenStudy, study: str, split: str, positions: list[int]) -> lis
     data = rows.data(held, split, positions, all_cells=True)
     pulls, note = _pulls(held, split, positions)
     near, hurts = _near(held, split, positions), _hurts(held, split, positions)
+    _warm_suspected(held, split, positions)
     suspected = [suspicion(study, held, split, datum.row_id) for datum in data]
     sides = []
     for i, about in enumerate(suspected):
@@ -67,6 +68,13 @@ def _drawn(held: OpenStudy, study: str, split: str, positions: list[int]) -> lis
         sides.append((first, *(pulls[i] if pulls else ()), hurts[i]))
     drawn = zip(data, positions, compared(held, data, sides), suspected, strict=True)
     return [_card(held, datum, position, *shown, about, note) for datum, position, shown, about in drawn]
+
+
+def _warm_suspected(held: OpenStudy, split: str, positions: list[int]) -> None:
+    """Draw the neighbours that speak for or against suspected labels, of all rows at once."""
+    found = found_suspects(held) if split == "train" and not rows.is_regression(held) else None
+    if found is not None and found.listed.neighbours is not None:
+        rows.data(held, "train", np.unique(found.listed.neighbours[positions]).tolist())
 
 
 def suspicion(study: str, held: OpenStudy, split: str, row_id: int | str) -> SuspectEvidence | None:
@@ -142,7 +150,7 @@ def _as_beside(about: SuspectEvidence) -> Beside:
 
 
 def _small(datum: Datum, score: float) -> BesideRow:
-    words = datum.text[:_WORDS] if datum.text else " · ".join(f"{name} {value}" for name, value in datum.cells[:3])
+    words = cut(datum.text, _WORDS) if datum.text else " · ".join(f"{name} {value}" for name, value in datum.cells[:3])
     return BesideRow(datum.split, datum.row_id, datum.given, datum.predicted, datum.image, words, float(score))
 
 

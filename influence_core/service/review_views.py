@@ -149,11 +149,37 @@ class Receipt:
 
     Attributes:
         kept: ``(tab, number, rows that an undo or redo was about)``.
+        said: ``(tab, number, in words)`` of every undo or redo that was about something.
         refused: ``(tab, number, reason)``.
     """
 
     kept: tuple[tuple[str, int, tuple[RowId, ...]], ...]
     refused: tuple[tuple[str, int, str], ...] = ()
+    said: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class StepView:
+    """An act that the next undo or redo is about.
+
+    Attributes:
+        seq: Its number in the log.
+        words: What it did, such as ``'ham' → 'spam' on row 312`` or ``relabelled 37 rows as 'spam'``.
+        at: When, in seconds since 1970; ``ago``: how long that is past, in words.
+    """
+
+    seq: int
+    words: str
+    at: float
+    ago: str
+
+
+@dataclass(frozen=True)
+class NextSteps:
+    """What the next undo and the next redo of a reviewer are about; None where there is nothing."""
+
+    undo: StepView | None
+    redo: StepView | None
 
 
 @dataclass(frozen=True)
@@ -210,7 +236,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class DecisionsPage:
-    """Everything on the screen of decisions but the log."""
+    """Everything on the screen of decisions but the log.
+
+    Attributes:
+        reviewers: Everybody who ever decided, without owners who resolved conflicts: they resolve them otherwise.
+    """
 
     pace: tuple[Pace, ...]
     actions: Mapping[str, int]
@@ -218,3 +248,4 @@ class DecisionsPage:
     conflicts: tuple[ConflictView, ...]
     agreement: Agreement
     may_resolve: bool
+    reviewers: tuple[str, ...] = ()
