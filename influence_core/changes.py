@@ -22,7 +22,7 @@ from influence_core.reviews import Decision, Reviews, Standing
 
 Fate = Literal["keep", "relabel", "drop", "downweight"]
 FATES = get_args(Fate)
-COLUMNS = ("row_id", "split", "action", "old_label", "new_label", "weight", "reviewer", "at", "comment")
+COLUMNS = ("row_id", "split", "action", "old_label", "new_label", "weight", "reviewer", "at", "comment", "content")
 RESOLVES = "owner: "  # what the name of whoever resolves a conflict begins with; no reviewer may be called so
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
@@ -41,6 +41,7 @@ class Change:
         reviewer: Who decided so, by name; several with commas.
         at: When the last of them did, seconds since 1970.
         comment: In their words.
+        content: Hash of what the row says (``row_content``), so that no other row is taken for it; empty: not known.
     """
 
     split: str
@@ -52,6 +53,7 @@ class Change:
     reviewer: str = ""
     at: float = 0.0
     comment: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,10 @@ def _order(item: Change | Conflict) -> tuple[bool, bool, float, str]:
 
 def patch_table(changes: Sequence[Change]) -> pd.DataFrame:
     """Return changes as a table with a row each and the columns ``COLUMNS``; times in ISO 8601, UTC."""
-    lines = [(c.row, c.split, c.action, c.old, c.new, c.weight, c.reviewer, _moment(c.at), c.comment) for c in changes]
+    lines = [
+        (c.row, c.split, c.action, c.old, c.new, c.weight, c.reviewer, _moment(c.at), c.comment, c.content)
+        for c in changes
+    ]
     table = pd.DataFrame(lines, columns=list(COLUMNS))
     table["weight"] = table["weight"].astype("float64")
     for name in ("old_label", "new_label"):
@@ -220,7 +225,7 @@ def _read_change(record: Mapping[str, Any], line: int, ids_are_numbers: bool) ->
     fate: Any = action
     return Change(
         split, row, fate, texts["old_label"] or None, new or None, weight, texts["reviewer"],
-        _seconds(texts["at"], line), texts["comment"],
+        _seconds(texts["at"], line), texts["comment"], texts["content"].strip(),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from influence_core.service.review_acts import reviewer_name
 from influence_core.service.review_views import Agreement, ConflictView, DecisionsPage, LogLine, Pace, RowId
 from influence_core.service.review_words import NOTHING, step_words
 from influence_core.service.reviews import decided, is_resolution
-from influence_core.workflows import patches
+from influence_core.workflows import patch_replay, patches
 
 _CONFLICTS_SHOWN = 50
 _Votes = dict[Hashable, dict[str, Hashable]]
@@ -125,14 +125,14 @@ def patch_file(study: str, format: str) -> bytes:
     """Return the patch of a study: what is to become of its rows, by whom, and why."""
     held = opened(base_name(study))
     changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-    return patches.patch_bytes(patches.with_labels_found(changes, held.study), format)
+    return patches.patch_bytes(patches.with_rows_seen(changes, held.study), format)
 
 
 def cleaned_data(study: str, format: str) -> bytes:
     """Return the data of a study as its reviewers corrected them, in the shape in which they came."""
     held = opened(base_name(study))
     changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-    done = patches.replayed(held.study, patches.with_labels_found(changes, held.study))
+    done = patch_replay.replayed(held.study, patches.with_rows_seen(changes, held.study))
     return patches.data_bytes(patches.users_shape(held.study, done.table), format)
 
 
@@ -152,4 +152,4 @@ def cleaned_original(study: str, title: str, file: bytes) -> tuple[bytes, str]:
         path = Path(folder) / (Path(title).name or "original.csv")
         path.write_bytes(file)
         changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-        return original_file(held.study, patches.with_labels_found(changes, held.study), path)
+        return original_file(held.study, patches.with_rows_seen(changes, held.study), path)
