@@ -236,6 +236,15 @@ class Reviews:
             select = "SELECT coalesce(max(number), 0) FROM acts WHERE reviewer = ? AND tab = ?"
             return db.execute(select, (reviewer, tab)).fetchone()[0]
 
+    def new_labels(self, known: Sequence[str], limit: int = 50) -> tuple[str, ...]:
+        """Return labels that standing decisions give and that are none of ``known``, in the order they came up."""
+        select = (
+            "SELECT d.label, min(d.act) FROM decisions d JOIN acts a ON a.seq = d.act WHERE a.standing = 1 "
+            "AND d.label IS NOT NULL AND d.label NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 LIMIT ?"
+        )
+        with self._file.open() as db:
+            return tuple(row[0] for row in db.execute(select, (json.dumps(list(known)), limit)))
+
     def reviewers(self) -> tuple[str, ...]:
         """Return everybody who ever decided, also those whose every act was undone, by name."""
         with self._file.open() as db:

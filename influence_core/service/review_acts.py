@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -138,8 +139,23 @@ def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
     if texts["label"] is not None and rows.is_regression(held) and not isinstance(as_number(texts["label"]), float):
         raise BadInput(_WHAT, f"'{texts['label'][:40]}' is no number.", "Type a number, such as 3.5.")
     label = texts["label"].strip() if texts["label"] is not None else None
+    if label is not None and label not in (known := held.study.header.classes) and not rows.is_regression(held):
+        _check_new_class(label, known)
     done: Any = action
     return Decision(split, row, done, label, weight, comment, texts["given"])
+
+
+def _check_new_class(name: str, known: Sequence[str]) -> None:
+    """Raise if a new class is one of the study in another spelling, or could not be told from one by eye."""
+    if not name.isprintable():
+        raise BadInput(_WHAT, f"The class {name[:80]!r} has invisible characters.", "Type its name again.")
+    twin = next((one for one in known if _spelling(one) == _spelling(name)), None)
+    if twin is not None:
+        raise BadInput(_WHAT, f"'{name[:80]}' is the class '{twin}' in another spelling.", f"Choose '{twin}'.")
+
+
+def _spelling(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:

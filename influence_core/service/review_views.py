@@ -135,12 +135,14 @@ class ReviewBatch:
         start: The place of the first card.
         total: Rows of the queue.
         done: Those about which this reviewer's decision holds.
+        new_classes: Classes that the study does not have and that reviewers have given to rows.
     """
 
     start: int
     total: int
     done: int
     cards: tuple[ReviewCard, ...]
+    new_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ def review_batch(
     cards = review_cards.cards(held, base_name(study), rows.split, ids, start)
     said = log.decided(rows.split, ids)
     done = sum(1 for value in rows.row_ids if value in mine)
-    return ReviewBatch(start, len(rows.row_ids), done, tuple(_with(card, said, name) for card in cards))
+    classes = held.study.header.classes
+    new = log.new_labels(classes) if classes else ()
+    return ReviewBatch(start, len(rows.row_ids), done, tuple(_with(card, said, name) for card in cards), new)
 
 
 def _start(rows: Queue, mine: dict[RowId, int], after: int | None, row: RowId | None) -> int:

@@ -43,7 +43,7 @@ def desk(study: str, token: str) -> None:
         }  # fmt: skip
         component = v2.component(
             "influence_review", html='<div class="desk"></div>', css=_part("review.css"),
-            js=_part("store.js", "card.js", "review.js"),
+            js=_part("store.js", "keys.js", "card.js", "review.js"),
         )  # fmt: skip
         component(key=DESK, data=data, on_out_change=_heard)
 

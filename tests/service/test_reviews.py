@@ -147,6 +147,21 @@ def test_how_long_ago_in_words(seconds: float, words: str) -> None:
     assert ago(seconds) == words
 
 
+def test_a_class_in_another_spelling_is_refused_and_new_ones_are_told(own_studies: Path) -> None:
+    ids = service.queue("table", "loss").row_ids
+    known = service.review_place("table", "loss")[3]
+    for twin in (known[0].upper(), known[0].title()):
+        refused = service.record_acts("table", "ann", [act(1, ids[0], "relabel", label=twin)]).refused
+        assert f"is the class '{known[0]}' in another spelling" in refused[0][2]
+    hidden = service.record_acts("table", "ann", [act(1, ids[0], "relabel", label="a\u200b")])
+    assert "invisible" in hidden.refused[0][2]
+    given = [act(i, ids[i], "relabel", label=label) for i, label in enumerate(("zebra", "yak", known[1]), 1)]
+    service.record_acts("table", "bob", given)
+    assert service.review_batch("table", "loss", "ann", n=1).new_classes == ("zebra", "yak")
+    undo_last("table", "bob"), undo_last("table", "bob")
+    assert service.review_batch("table", "loss", "ann", n=1).new_classes == ("zebra",)
+
+
 def batch(number: int, action: str, ids: Any, **more: Any) -> dict[str, Any]:
     rows = [{"split": "train", "row": row, "action": action, **more} for row in ids]
     return {"tab": "t", "number": number, "decisions": rows}
