@@ -214,6 +214,16 @@ class Reviews:
         with self._file.open() as db:
             return {json.loads(row["row"]): row["last"] for row in db.execute(select, (reviewer, split))}
 
+    def last_row(self, reviewer: str, split: str, queue: str) -> int | str | None:
+        """Return the row that a reviewer decided last from a queue, by what the evidence says of it; None for none."""
+        select = (
+            "SELECT d.row FROM acts a JOIN decisions d ON d.act = a.seq WHERE a.standing = 1 AND a.reviewer = ? "
+            "AND d.split = ? AND json_extract(a.evidence, '$.queue') = ? ORDER BY a.seq DESC LIMIT 1"
+        )
+        with self._file.open() as db:
+            found = db.execute(select, (reviewer, split, queue)).fetchone()
+            return None if found is None else json.loads(found[0])
+
     def decisions(self, seq: int) -> tuple[Decision, ...]:
         """Return up to 20 of the decisions of an act."""
         with self._file.open() as db:

@@ -100,7 +100,7 @@ class Desk {
     if (!card) return;
     const comment = this.comment ? this.comment.value.trim().slice(0, 2000) : "";
     const decision = { split: card.split, row: card.row_id, action, given: card.given, comment, ...more };
-    this.outbox.add(this.reviewer, "decide", [decision], card.evidence);
+    this.outbox.add(this.reviewer, "decide", [decision], { ...card.evidence, queue: this.token });
     this.past.push({ at: this.at, before: card.mine, after: decision, when: Date.now() / 1000 }); this.future = [];
     if (!card.mine) this.done++;
     card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 }; card.local = true;

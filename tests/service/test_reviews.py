@@ -162,6 +162,24 @@ def test_a_class_in_another_spelling_is_refused_and_new_ones_are_told(own_studie
     assert service.review_batch("table", "loss", "ann", n=1).new_classes == ("zebra",)
 
 
+def test_one_begins_where_one_stopped_in_this_queue_whatever_was_decided_elsewhere(own_studies: Path) -> None:
+    ids = list(service.queue("table", "loss").row_ids)
+    begins = lambda queue: service.review_batch("table", queue, "ann", n=1).start  # noqa: E731
+    service.record_acts("table", "ann", [{**act(1, ids[5]), "evidence": {"queue": "elsewhere"}}])
+    assert begins("loss") == 0
+    service.record_acts("table", "ann", [{**act(2, ids[3]), "evidence": {"queue": "loss"}}])
+    assert begins("loss") == 4
+    service.record_acts("table", "ann", [{**act(3, ids[4]), "evidence": {"queue": "loss"}}])
+    assert begins("loss") == 6, "the row that was decided elsewhere is not asked about again"
+    undo_last("table", "ann")
+    assert begins("loss") == 4
+    token = service.save_queue("table", "x", "train", list(reversed(ids[:6])), "a test")
+    assert begins(token) == 1
+    everything = [{**act(i, row), "evidence": {"queue": token}} for i, row in enumerate(ids[:6], 10)]
+    service.record_acts("table", "ann", everything)
+    assert begins(token) == 6 and service.review_batch("table", token, "ann", n=1).done == 6
+
+
 def batch(number: int, action: str, ids: Any, **more: Any) -> dict[str, Any]:
     rows = [{"split": "train", "row": row, "action": action, **more} for row in ids]
     return {"tab": "t", "number": number, "decisions": rows}
