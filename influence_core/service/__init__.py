@@ -2,6 +2,7 @@
 
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
+from influence_core.service.batches import batches, decide_together, decided_among, undo_batch
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
 from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
@@ -55,16 +56,29 @@ from influence_core.service.oddities import oddities
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.review_acts import record_acts
-from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
+from influence_core.service.review_views import (
+    Batch,
+    BatchDone,
+    BatchLine,
+    Decided,
+    DecisionsPage,
+    Queue,
+    Receipt,
+    ReviewBatch,
+    ReviewCard,
+    ReviewStates,
+)
 from influence_core.service.reviews import (
     guidelines,
     known_reviewer,
     plain,
     review_batch,
     review_place,
+    review_states,
     save_guidelines,
 )
 from influence_core.service.rowcards import row_card
+from influence_core.service.suspect_batches import suspect_batch
 from influence_core.service.suspect_evidence import suspect_evidence
 from influence_core.service.suspect_views import (
     BudgetPrecision,
@@ -127,9 +141,12 @@ from influence_core.service.views import (
 )  # fmt: skip
 
 __all__ = [
-    "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
+    "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "ReviewStates", "cleaned_data",
+    "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
-    "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
+    "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
+    "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "suspect_batch",
+    "undo_batch",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",

@@ -13,8 +13,8 @@ from influence_core.measurement import Rows
 from influence_core.reviews import MAX_ROWS, Act, Decision, Reviews
 from influence_core.service import access
 from influence_core.service import data as rows
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import OpenStudy, opened
-from influence_core.service.queues import base_name, study_folder
 from influence_core.service.review_views import Receipt, RowId
 
 MAX_ACTS = 500  # of one message
@@ -43,7 +43,8 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
         study: The study's name.
         reviewer: The typed name; whoever is signed in reviews under their own.
         acts: Mappings with ``tab``, ``number``, ``kind`` (decide, undo or redo), ``decisions`` (each with ``split``,
-            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``.
+            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``;
+            an undo or redo of one act in particular names it by ``of``: its tab and number.
 
     Raises:
         BadInput: They may not review, or this is no list of acts.
@@ -53,7 +54,7 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
     if isinstance(acts, str | Mapping) or not isinstance(acts, Sequence) or len(acts) > MAX_ACTS:
         raise BadInput(_WHAT, f"This is no list of at most {MAX_ACTS} acts.", "Reload the page.")
     held, log = opened(base_name(study)), Reviews(study_folder(study))
-    kept: list[tuple[str, int, tuple[RowId, ...]]] = []
+    kept: list[tuple[str, int, tuple[RowId, ...], int]] = []
     refused: list[tuple[str, int, str]] = []
     good: list[Act] = []
     for given in acts:
@@ -63,8 +64,10 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
         except BadInput as problem:
             refused.append((tab, number, str(problem)))
     for act in _recorded(log, name, good, refused):
-        about = log.decisions(act.target) if act.target is not None else ()
-        kept.append((act.tab, act.number, tuple(decision.row for decision in about)))
+        target = log.line(act.target) if act.target is not None else None
+        about = log.decisions(target.seq) if target is not None else ()
+        n_rows = target.n_rows if target is not None else 0
+        kept.append((act.tab, act.number, tuple(decision.row for decision in about), n_rows))
     return Receipt(tuple(kept), tuple(refused))
 
 
@@ -103,7 +106,18 @@ def _act(held: OpenStudy, tab: str, number: int, given: Any) -> Act:
     if not isinstance(evidence, Mapping) or len(json.dumps(evidence)) > _MAX_EVIDENCE:
         evidence = {"left out": "too long"}
     kind: Any = given.get("kind", "decide")
-    return Act(tab, number, kind, _filled(held, [_decision(held, d) for d in decisions]), evidence)
+    made = filled(held, [_decision(held, d) for d in decisions])
+    return Act(tab, number, kind, made, evidence, _named_by(given.get("of")))
+
+
+def _named_by(given: Any) -> tuple[str, int] | None:
+    """Return the act that an undo names; None for none."""
+    if given is None:
+        return None
+    tab, number = given if isinstance(given, Sequence) and len(given) == 2 else ("", 0)
+    if not isinstance(tab, str) or isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
+        raise BadInput(_WHAT, f"It is about the act {str(given)[:40]!r}.", "Reload the page.")
+    return tab, number
 
 
 def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
@@ -123,7 +137,7 @@ def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
     return Decision(split, row, done, label, weight, comment, texts["given"])
 
 
-def _filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
+def filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
     """Return the decisions with the label that the row has now where it was not sent; every row must be there."""
     result = []
     for split in dict.fromkeys(decision.split for decision in decisions):

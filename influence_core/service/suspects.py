@@ -48,7 +48,7 @@ def suspects(study: str, filter: SuspectFilter) -> SuspectPage | FitNeeded:
     found = found_suspects(held)
     if found is None:
         return _needed(study, held, retrain=False)
-    chosen = _positions(held, found, filter)
+    chosen = passing(held, found, filter)
     first = filter.page * filter.limit
     return SuspectPage(
         _rows(held, found, filter, chosen[first : first + filter.limit], first), len(chosen), len(found.listed.ids),
@@ -64,7 +64,7 @@ def suspect_rows(study: str, filter: SuspectFilter) -> list[RowId]:
     """Return the ids of all suspects that pass a filter, in order; none while they have not been computed."""
     held = opened(study)
     found = found_suspects(held)
-    return [] if found is None else found.listed.ids[_positions(held, found, filter)].tolist()
+    return [] if found is None else found.listed.ids[passing(held, found, filter)].tolist()
 
 
 def _column(name: str) -> SuspectColumn:
@@ -98,7 +98,7 @@ def _check(held: OpenStudy, found: Found, chosen: SuspectFilter) -> None:
         raise BadInput("The list cannot be shown", why, f"Use whole numbers from 0, and 1 to {_MOST_ROWS} rows a page.")
 
 
-def _positions(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarray:
+def passing(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarray:
     """Return the positions that pass a filter, the most suspicious first; remembered for every page of the list."""
     _check(held, found, chosen)
     key = ("suspected rows", found.key, astuple(replace(chosen, page=0, limit=1)))
@@ -219,7 +219,7 @@ def export_suspects(study: str, filter: SuspectFilter, format: str) -> bytes:
     found = found_suspects(held)
     if found is None:
         raise BadInput("There is nothing to export yet", "Label errors have not been looked for.", "Start that first.")
-    return table_bytes(found.table(held.study, _positions(held, found, filter)), format)
+    return table_bytes(found.table(held.study, passing(held, found, filter)), format)
 
 
-__all__ = ["export_suspects", "start_suspects", "suspect_rows", "suspects"]
+__all__ = ["export_suspects", "passing", "start_suspects", "suspect_rows", "suspects"]

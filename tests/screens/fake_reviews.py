@@ -37,7 +37,7 @@ class FakeReviews:
     def record_acts(self, study: str, reviewer: str, acts: Any) -> views.Receipt:
         """Keep what was sent."""
         self.written.append(("record_acts", (reviewer, acts)))
-        return views.Receipt(tuple((act["tab"], act["number"], ()) for act in acts))
+        return views.Receipt(tuple((act["tab"], act["number"], (), 0) for act in acts))
 
     def known_reviewer(self, study: str) -> str:
         """Nobody is signed in."""
