@@ -2,7 +2,7 @@
 
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
-from influence_core.service.batches import batches, decide_together, decided_among, undo_batch
+from influence_core.service.batches import batches, decide_together, decided_among, relabelling, undo_batch
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
 from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
@@ -145,8 +145,8 @@ __all__ = [
     "decisions_log", "decisions_page",
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
-    "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "suspect_batch",
-    "undo_batch",
+    "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "relabelling",
+    "suspect_batch", "undo_batch",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from influence_core.errors import BadInput
+from influence_core.measurement import Rows
 from influence_core.reviews import MAX_ROWS, Act, Decision, Logged, Reviews
 from influence_core.service import access
+from influence_core.service import data as rows
 from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import opened
 from influence_core.service.queues import refuse_locked
 from influence_core.service.review_acts import filled, reviewer_name
-from influence_core.service.review_views import Batch, BatchDone, BatchLine
+from influence_core.service.review_views import Batch, BatchDone, BatchLine, RowId
 
+_WHAT = "These rows cannot be decided together"
 _VERBS = {"relabel": "relabelled", "keep": "kept as labelled", "drop": "dropped", "downweight": "down-weighted",
           "unsure": "marked as unsure"}  # fmt: skip
+
+
+def relabelling(study: str, split: str, row_ids: Sequence[RowId], label: str, evidence: Mapping[str, Any]) -> Batch:
+    """Return the batch that gives all rows one label, without those that carry it.
+
+    Raises:
+        BadInput: They may not review, a row is unknown or locked, or the label is no class of the study.
+    """
+    access.check(base_name(study), "reviewer")
+    refuse_locked(split)
+    held = opened(base_name(study))
+    classes = held.study.header.classes
+    if label not in classes:
+        raise BadInput(_WHAT, f"'{label[:40]}' is no class.", f"Use one of: {', '.join(classes)}.")
+    ids = tuple(row_ids)
+    places = held.study.task.positions(Rows(split, ids))
+    others = rows.given_labels(held, split)[places] != classes.index(label)
+    kept = tuple(row for row, other in zip(ids, others.tolist(), strict=True) if other)
+    left = ((len(ids) - len(kept), f"labelled {label} already"),) if len(kept) < len(ids) else ()
+    return Batch(split, "relabel", kept, (label,) * len(kept), evidence, left)
 
 
 def decided_among(study: str, batch: Batch) -> int:
@@ -47,12 +72,13 @@ def decide_together(study: str, reviewer: str, token: str, batch: Batch, again: 
     held = opened(base_name(study))
     if not 0 < len(batch.rows) <= MAX_ROWS:
         why = f"There are {len(batch.rows):,}."
-        raise BadInput("These rows cannot be decided together", why, f"Choose 1 to {MAX_ROWS:,} rows.")
+        raise BadInput(_WHAT, why, f"Choose 1 to {MAX_ROWS:,} rows.")
     labels = batch.labels or (None,) * len(batch.rows)
     made = filled(held, [
         Decision(batch.split, row, batch.action, label) for row, label in zip(batch.rows, labels, strict=True)
     ])  # fmt: skip
-    act = Act(f"batch {token}"[:200], 1, "decide", made, batch.evidence, spares=not again)
+    said = {**batch.evidence, "action": batch.action, "label": labels[0] if len(set(labels)) == 1 else None}
+    act = Act(f"batch {token}"[:200], 1, "decide", made, said, spares=not again)
     line = Reviews(study_folder(study)).record(name, [act])[0]
     return BatchDone(_line(line), len(batch.rows) - line.n_rows)
 
@@ -90,4 +116,4 @@ def _line(line: Logged) -> BatchLine:
                      f"{rows_in_words(line.n_rows)} {verb}{to}")  # fmt: skip
 
 
-__all__ = ["batches", "decide_together", "decided_among", "rows_in_words", "undo_batch"]
+__all__ = ["batches", "decide_together", "decided_among", "relabelling", "rows_in_words", "undo_batch"]

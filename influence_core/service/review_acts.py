@@ -114,7 +114,7 @@ def _named_by(given: Any) -> tuple[str, int] | None:
     """Return the act that an undo names; None for none."""
     if given is None:
         return None
-    tab, number = given if isinstance(given, Sequence) and len(given) == 2 else ("", 0)
+    tab, number = given if isinstance(given, Sequence) and len(given) == 2 else (None, None)
     if not isinstance(tab, str) or isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
         raise BadInput(_WHAT, f"It is about the act {str(given)[:40]!r}.", "Reload the page.")
     return tab, number

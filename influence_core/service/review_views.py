@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from influence_core.reviews import Action
+from influence_core.reviews import Action, Standing
 
 RowId = int | str
 
@@ -71,6 +71,12 @@ class Decided:
     weight: float | None
     comment: str
     at: float
+
+
+def decided(standing: Standing) -> Decided:
+    """Return a decision that holds, as screens show it."""
+    d = standing.decision
+    return Decided(standing.reviewer, d.action, d.label, d.weight, d.comment, standing.at)
 
 
 @dataclass(frozen=True)

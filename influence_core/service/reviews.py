@@ -22,6 +22,7 @@ from influence_core.service.review_views import (
     ReviewState,
     ReviewStates,
     RowId,
+    decided,
 )
 from influence_core.store import disk_errors
 
@@ -107,12 +108,6 @@ def _start(rows: Queue, mine: dict[RowId, int], after: int | None, row: RowId | 
 def _with(card: ReviewCard, said: dict[RowId, list[Standing]], name: str) -> ReviewCard:
     others, own = _votes(said.get(card.row_id, []), name)
     return replace(card, decided=others, mine=own) if others or own is not None else card
-
-
-def decided(standing: Standing) -> Decided:
-    """Return a decision that holds, as screens show it."""
-    d = standing.decision
-    return Decided(standing.reviewer, d.action, d.label, d.weight, d.comment, standing.at)
 
 
 def review_place(study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:

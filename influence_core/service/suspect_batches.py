@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from influence_core.errors import BadInput
 from influence_core.reviews import MAX_ROWS
-from influence_core.service import data as rows
+from influence_core.service.batches import relabelling
 from influence_core.service.opened import opened, told_if_gone
 from influence_core.service.review_views import Batch
 from influence_core.service.suspect_views import SuspectFilter
@@ -42,31 +43,29 @@ def suspect_batch(study: str, filter: SuspectFilter, action: str, label: str = "
         said = f"'{label[:40]}' is no class." if action == "relabel" else f"'{action[:40]}' is no action."
         raise BadInput(_WHAT, said, f"Use one of: {', '.join(classes if action == 'relabel' else ACTIONS)}.")
     beliefs, chosen = found.listed.beliefs, passing(held, found, filter)
+    evidence = {
+        "screen": "suspects", "rule": action, "list": found.key, "listed": len(chosen),
+        "filter": {name: value for name, value in asdict(filter).items() if value},
+        "ordered_by": filter.column or found.listed.default,
+    }  # fmt: skip
+    if action == "relabel":
+        return relabelling(study, "train", found.listed.ids[chosen].tolist(), label, evidence)
     labels: tuple[str, ...] = ()
-    left: list[tuple[int, str]] = []
-    before = len(chosen)
+    left: tuple[tuple[int, str], ...] = ()
     if action == "suggested":
         if beliefs is None:
             raise BadInput(_WHAT, "Nothing is suggested for numbers.", "Keep or drop the rows, or review them.")
-        chosen = chosen[beliefs.chance[chosen] > SURE]
-        left.append((before - len(chosen), "no suggestion for them is more likely right than wrong"))
+        sure = beliefs.chance[chosen] > SURE
+        if not sure.all():
+            left = ((int((~sure).sum()), "no suggestion is more likely right than wrong"),)
+        chosen = chosen[sure]
         labels = tuple(np.asarray(classes)[beliefs.suggested[chosen]].tolist())
-    elif action == "relabel":
-        chosen = chosen[rows.given_labels(held, "train")[chosen] != classes.index(label)]
-        left.append((before - len(chosen), f"they are labelled {label} already"))
-        labels = (label,) * len(chosen)
     if len(chosen) > MAX_ROWS:
         raise BadInput(_WHAT, f"There are {len(chosen):,}.", f"Filter them down to at most {MAX_ROWS:,}.")
-    evidence = {
-        "screen": "suspects", "action": "relabel" if labels else action, "label": label if action == "relabel" else "",
-        "rule": action, "list": found.key, "filter": {name: value for name, value in asdict(filter).items() if value},
-        "ordered_by": filter.column or found.listed.default, "listed": before,
-    }  # fmt: skip
     wrong = None if beliefs is None or not len(chosen) else float(beliefs.wrong[chosen].mean())
-    if wrong is not None:
-        evidence["mean_chance_of_being_wrong"] = round(wrong, 4)
-    return Batch("train", "relabel" if labels else action, tuple(found.listed.ids[chosen].tolist()), labels,  # type: ignore[arg-type]
-                 evidence, tuple(part for part in left if part[0]), wrong)  # fmt: skip
+    evidence["mean_chance_of_being_wrong"] = wrong
+    done: Any = "relabel" if action == "suggested" else action
+    return Batch("train", done, tuple(found.listed.ids[chosen].tolist()), labels, evidence, left, wrong)
 
 
 __all__ = ["suspect_batch"]

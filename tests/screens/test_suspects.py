@@ -76,6 +76,76 @@ def test_review_takes_the_filtered_rows_along(opened: Opener, listed: FakeSuspec
     assert listed.done == [("queue", "digits", "train", (4, 2), "suspects by loss")]
 
 
+def opened_together(app: AppTest) -> AppTest:
+    app.session_state["together"] = True
+    return app.run()
+
+
+def test_the_list_is_relabelled_in_three_actions_and_taken_back_in_one(
+    opened: Opener, fake: FakeService, listed: FakeSuspects
+) -> None:
+    app = opened("suspects", study="digits", labelled="1")
+    assert not listed.done  # nothing is prepared before it is asked for
+    opened_together(app)
+    page = markup(app)
+    assert "67 rows are left out: no suggestion for &lt;them&gt; is" in page and "wrong with 91%" in page
+    assert app.button(key="together_do").disabled  # nobody has said who they are
+    app.text_input(key="together_name").input("ann").run()
+    assert app.button(key="together_do").label == "Relabel 3 rows"
+    app.selectbox(key="together_what").select("relabel 8").run()
+    assert app.button(key="together_do").label == "Relabel 3 rows to “8”"
+    app.button(key="together_do").click().run()
+    ((_, (reviewer, _, batch, again)),) = fake.reviews.written
+    assert (reviewer, batch.rows, batch.labels, again) == ("ann", (4, 2, 9), ("8", "8", "8"), False)
+    assert batch.evidence == {"filter": "1"} and listed.asked[-1].given == "1"
+    page = markup(app)
+    assert "3 rows relabel: &lt;b&gt;bold&lt;/b&gt;" in page and "<script>" not in page
+    assert app.text_input(key="together_name").value == "ann"
+    app.button(key="undo_batch").click().run()
+    assert fake.reviews.written[-1] == ("undo_batch", ("ann", f"batch {fake.reviews.written[0][1][1]}", 1))
+    assert not [button for button in app.button if button.key == "undo_batch"]
+
+
+@pytest.mark.parametrize(("what", "label"), [("keep", "Keep 3 rows"), ("drop", "Drop 3 rows")])
+def test_a_list_can_be_kept_or_dropped(opened: Opener, listed: FakeSuspects, what: str, label: str) -> None:
+    app = opened_together(opened("suspects", study="digits"))
+    app.selectbox(key="together_what").select(what).run()
+    assert app.button(key="together_do").label == label and listed.done[-1] == ("batch", what, "")
+
+
+def test_rows_that_somebody_decided_about_are_spared_unless_they_are_asked_for(
+    opened: Opener, fake: FakeService, listed: FakeSuspects
+) -> None:
+    fake.reviews.decided, fake.reviews.spared = 2, 2
+    app = opened_together(opened("suspects", study="digits"))
+    app.text_input(key="together_name").input("ann").run()
+    assert app.button(key="together_do").label == "Relabel 1 row"
+    app.toggle(key="together_again").set_value(True).run()
+    assert app.button(key="together_do").label == "Relabel 3 rows"
+    app.toggle(key="together_again").set_value(False).run()
+    app.button(key="together_do").click().run()
+    assert fake.reviews.written[-1][1][3] is False and "2 rows decided already" in app.toast[0].value
+    fake.reviews.decided = 3
+    assert opened_together(opened("suspects", study="digits")).button(key="together_do").disabled
+
+
+def test_a_list_of_numbers_can_be_kept_or_dropped(
+    opened: Opener, listed: FakeSuspects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = service.overview("digits")
+    monkeypatch.setattr(service, "overview", lambda study: replace(plain, classes=()))
+    app = opened_together(opened("suspects", study="digits"))
+    assert app.selectbox(key="together_what").options == ["Keep all as labelled", "Drop all"]
+
+
+def test_what_was_decided_stands_on_the_card(opened: Opener, listed: FakeSuspects) -> None:
+    listed.decided = (
+        service.Decided("ann", "relabel", "<b>8</b>", None, "", 1e9),
+        service.Decided("ben", "keep", None, None, "", 1e9),
+    )
+    assert "ann: → &lt;b&gt;8&lt;/b&gt; · ben: kept" in markup(opened("suspects", study="digits"))
+
+
 def test_what_it_costs_comes_first_and_starts_on_a_click(opened: Opener, listed: FakeSuspects) -> None:
     listed.answer = NEEDED
     app = opened("suspects", study="digits")

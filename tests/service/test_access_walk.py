@@ -47,6 +47,11 @@ GIVEN: dict[str, Any] = {
     "source": "a test",
     "text": "",
     "action": "drop",
+    "first": 0,
+    "batch": service.Batch("train", "drop", ("row 003",)),
+    "tab": "a",
+    "number": 1,
+    "evidence": {},
 }  # fmt: skip
 
 
