@@ -53,6 +53,12 @@ from influence_core.service.map_views import (
     MapView,
 )
 from influence_core.service.oddities import oddities
+from influence_core.service.own_probabilities import (
+    OwnProbabilities,
+    pred_probs,
+    remove_pred_probs,
+    save_pred_probs,
+)
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.review_acts import record_acts
@@ -146,7 +152,7 @@ __all__ = [
     "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
     "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
     "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "relabelling",
-    "suspect_batch", "undo_batch",
+    "suspect_batch", "undo_batch", "OwnProbabilities", "pred_probs", "remove_pred_probs", "save_pred_probs",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",

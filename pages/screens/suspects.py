@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import batches, errors, session, suspects
+from pages.components import batches, errors, own_probabilities, session, suspects
 
 view = session.view()
 suspects.lists(view)
@@ -16,6 +16,7 @@ with errors.shown():
         page = service.suspects(view.study, suspects.chosen_rows(view))
         if isinstance(page, service.FitNeeded):
             suspects.needed(view, page)
+            own_probabilities.panel(view)
         else:
             classes = service.overview(view.study).classes
             picks, answer = st.columns([1, 3], gap="medium")
@@ -27,3 +28,4 @@ with errors.shown():
                 batches.last(view.study)
                 suspects.cards(page)
                 suspects.footnotes(view, page)
+                own_probabilities.panel(view)

@@ -9,7 +9,18 @@ from typing import Any
 from influence_core import service
 from tests.screens.fake_data import material
 
-FUNCTIONS = ("suspects", "suspect_rows", "start_suspects", "save_queue", "oddities", "suspect_batch")
+FUNCTIONS = (
+    "suspects",
+    "suspect_rows",
+    "start_suspects",
+    "save_queue",
+    "oddities",
+    "suspect_batch",
+    "pred_probs",
+    "save_pred_probs",
+    "remove_pred_probs",
+    "role",
+)
 COMBINED = service.SuspectColumn("combined", "Combined", "sum of margins", "Both together.", True, False)
 VOTES = service.SuspectColumn("neighbour_votes", "Neighbours' labels", "lead in votes", "What is near.", False, True)
 LOSS = service.SuspectColumn("loss", "Training loss", "loss", "How wrong <it> is.", True, False)
@@ -28,6 +39,8 @@ class FakeSuspects:
     more: service.FitNeeded | None = None
     likely: int | None = 30
     decided: tuple[service.Decided, ...] = ()
+    own: service.OwnProbabilities | None = None
+    whose: str = "owner"
 
     def suspects(self, study: str, filter: service.SuspectFilter) -> Any:
         self.asked.append(filter)
@@ -60,6 +73,18 @@ class FakeSuspects:
         left = ((67, "no suggestion for <them> is more likely right than wrong"),) if action == "suggested" else ()
         what: Any = "relabel" if labels else action
         return service.Batch("train", what, (4, 2, 9), labels, {"filter": filter.given}, left, 0.91)
+
+    def pred_probs(self, study: str) -> service.OwnProbabilities | None:
+        return self.own
+
+    def save_pred_probs(self, study: str, name: str, content: Any) -> None:
+        self.done.append(("save", name, content.read()))
+
+    def remove_pred_probs(self, study: str) -> None:
+        self.done.append(("remove", study))
+
+    def role(self, study: str) -> str:
+        return self.whose
 
     def start_suspects(self, study: str, retrain: bool, client: str) -> service.JobView:
         self.done.append(("start", study, retrain))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from influence_core import service
 from influence_core.errors import BadInput
+from pages.components import own_probabilities
 from tests.screens.conftest import Opener, markup
 from tests.screens.fake_service import FakeService
 from tests.screens.fake_suspects import JOB, NEEDED, FakeSuspects
@@ -175,6 +177,30 @@ def test_out_of_fold_numbers_are_offered_and_never_start_by_themselves(opened: O
     assert "In-sample, from a model that saw these labels: Combined, Training loss." in markup(app) and not listed.done
     app.button(key="more_start").click().run()
     assert listed.done == [("start", "digits", True)]
+
+
+def test_probabilities_of_ones_own_are_taken_and_removed(
+    opened: Opener, listed: FakeSuspects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = opened("suspects", study="digits")
+    assert app.button(key="pred_probs_use").disabled and len(app.get("file_uploader")) == 1
+    own_probabilities._take("digits", type("File", (io.BytesIO,), {"name": "<b>x</b>.csv"})(b"id,3\n"))
+    assert listed.done == [("save", "<b>x</b>.csv", b"id,3\n")]
+    listed.own = service.OwnProbabilities("<b>x</b>.csv", "ann@x.org", 1e9, "")
+    app = opened("suspects", study="digits")
+    assert "come from &lt;b&gt;x&lt;/b&gt;.csv, given by ann@x.org 2001-09-09 01:46 (UTC)." in markup(app)
+    app.button(key="pred_probs_remove").click().run()
+    assert listed.done[-1] == ("remove", "digits")
+    listed.own = service.OwnProbabilities("", "", 0.0, "They are of other rows.")
+    assert "They are of other rows." in markup(opened("suspects", study="digits"))
+
+
+def test_who_does_not_own_the_study_only_sees_where_they_come_from(opened: Opener, listed: FakeSuspects) -> None:
+    listed.whose = "reviewer"
+    assert "Your own out-of-fold" not in str(opened("suspects", study="digits").expander)
+    listed.own = service.OwnProbabilities("x.csv", "", 1e9, "")
+    app = opened("suspects", study="digits")
+    assert "come from x.csv, given 2001" in markup(app) and not app.get("file_uploader")
 
 
 def test_a_refusal_is_one_panel(opened: Opener, listed: FakeSuspects) -> None:
