@@ -70,9 +70,14 @@ class Act:
     """Something that a reviewer did.
 
     Attributes:
+        tab: Where it was made; ``number``: its number among the acts from there, from 1.
+        kind: What kind of act.
+        decisions: Of ``decide``: what is to become of which rows.
         evidence: What was on screen (method, checkpoint, scores, neighbours).
-        expects: Of an undo or redo that was announced: the act that it is about. It is refused if that is another by
-            now.
+        of: Of ``undo`` and ``redo``: tab and number of the reviewer's act that it is about; None: the last one.
+        expects: Of an undo or redo of the last one that was announced: the place of that act in the log. It is refused
+            if the last one is another by now.
+        spares: Rows about which anybody's decision holds when the act is written are left out of it.
     """
 
     tab: str
@@ -80,7 +85,9 @@ class Act:
     kind: Kind = "decide"
     decisions: tuple[Decision, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    of: tuple[str, int] | None = None
     expects: int | None = None
+    spares: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class Reviews:
         where nothing stands, or to redo where nothing was undone, is an act without a target.
 
         Raises:
-            BadInput: An act is malformed, or its rows cannot be reviewed.
+            BadInput: An act is malformed, its rows cannot be reviewed, or it spares all of them.
         """
         _check_name(reviewer, "reviewer")
         for act in acts:
@@ -224,6 +231,25 @@ class Reviews:
             found = db.execute(select, (reviewer, split, queue)).fetchone()
             return None if found is None else json.loads(found[0])
 
+    def decided_rows(self, split: str) -> set[int | str]:
+        """Return the rows about which anybody's decision holds."""
+        with self._file.open() as db:
+            return {json.loads(key) for key in _decided_keys(db, split)}
+
+    def batches(self, reviewer: str | None = None, limit: int = 20) -> list[tuple[Logged, tuple[Decision, ...]]]:
+        """Return the acts about more than one row that hold, of one reviewer or of all, the latest first."""
+        whose, values = ("reviewer = ? AND ", (reviewer,)) if reviewer is not None else ("", ())
+        select = f"SELECT * FROM acts WHERE {whose}kind = 'decide' AND standing = 1 AND n_rows > 1"
+        with self._file.open() as db:
+            lines = [_logged(row) for row in db.execute(f"{select} ORDER BY seq DESC LIMIT ?", (*values, limit))]
+            return [(line, _decisions(db, line.seq)) for line in lines]
+
+    def line(self, seq: int) -> Logged | None:
+        """Return a line of the log."""
+        with self._file.open() as db:
+            row = db.execute("SELECT * FROM acts WHERE seq = ?", (seq,)).fetchone()
+            return None if row is None else _logged(row)
+
     def decisions(self, seq: int) -> tuple[Decision, ...]:
         """Return up to 20 of the decisions of an act."""
         with self._file.open() as db:
@@ -282,30 +308,57 @@ def _recorded(db: sqlite3.Connection, reviewer: str, act: Act) -> Logged:
     known = "SELECT * FROM acts WHERE reviewer = ? AND tab = ? AND number = ?"
     found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
     if found is None:
-        target = None if act.kind == "decide" else _target(db, reviewer, act.kind)
+        decisions, target = act.decisions, None if act.kind == "decide" else _target(db, reviewer, act.kind, act.of)
         if act.expects is not None and target != act.expects:
             why = "What you would change back is another act by now: somebody, or another tab of yours, was quicker."
             raise BadInput(f"Nothing was {act.kind}ne", why, "Look at what stands there now, and press again.")
         if act.kind == "decide":  # a new decision ends what could be redone
+            decisions = _unspared(db, decisions) if act.spares else decisions
             db.execute("UPDATE acts SET standing = -1 WHERE reviewer = ? AND kind = 'decide' AND standing = 0",
                        (reviewer,))  # fmt: skip
         elif target is not None:
             db.execute("UPDATE acts SET standing = ? WHERE seq = ?", (act.kind == "redo", target))
         insert = "INSERT INTO acts(reviewer, tab, number, kind, at, target, n_rows, evidence) VALUES (?,?,?,?,?,?,?,?)"
-        values = (reviewer, act.tab, act.number, act.kind, time.time(), target, len(act.decisions))
+        values = (reviewer, act.tab, act.number, act.kind, time.time(), target, len(decisions))
         seq = db.execute(insert, (*values, json.dumps(dict(act.evidence)))).lastrowid
-        lines = [(seq, d.split, _key(d.row), d.action, d.label, d.weight, d.comment, d.given) for d in act.decisions]
+        lines = [(seq, d.split, _key(d.row), d.action, d.label, d.weight, d.comment, d.given) for d in decisions]
         db.executemany("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?)", lines)
         found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
     return _logged(found)
 
 
-def _target(db: sqlite3.Connection, reviewer: str, kind: Kind) -> int | None:
-    """Return the act that an undo or redo of this reviewer is about: the last standing one, the last undone one."""
-    which, order = ("standing = 1", "DESC") if kind == "undo" else ("standing = 0", "ASC")
-    select = f"SELECT seq FROM acts WHERE reviewer = ? AND kind = 'decide' AND {which} ORDER BY seq {order} LIMIT 1"
-    row = db.execute(select, (reviewer,)).fetchone()
-    return None if row is None else row["seq"]
+def _unspared(db: sqlite3.Connection, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+    """Return the decisions about rows that nobody has decided about."""
+    taken = {split: _decided_keys(db, split) for split in {decision.split for decision in decisions}}
+    left = tuple(decision for decision in decisions if _key(decision.row) not in taken[decision.split])
+    if not left:
+        why = "Somebody has decided about every one of them meanwhile."
+        raise BadInput("Nothing is left to decide", why, "Look at the list again.")
+    return left
+
+
+def _decided_keys(db: sqlite3.Connection, split: str) -> set[str]:
+    select = "SELECT DISTINCT d.row FROM decisions d JOIN acts a ON a.seq = d.act WHERE a.standing = 1 AND d.split = ?"
+    return {row["row"] for row in db.execute(select, (split,))}
+
+
+def _target(db: sqlite3.Connection, reviewer: str, kind: Kind, of: tuple[str, int] | None = None) -> int | None:
+    """Return the act that an undo or redo of this reviewer is about: the one named, else the last one."""
+    mine = "reviewer = ? AND kind = 'decide' AND standing = ?"
+    from_standing = kind == "undo"
+    if of is not None:
+        row = db.execute(f"SELECT seq FROM acts WHERE {mine} AND tab = ? AND number = ?",
+                         (reviewer, from_standing, *of)).fetchone()  # fmt: skip
+        return None if row is None else row["seq"]
+    if from_standing:
+        row = db.execute(f"SELECT seq FROM acts WHERE {mine} ORDER BY seq DESC LIMIT 1", (reviewer, 1)).fetchone()
+        return None if row is None else row["seq"]
+    undone = [row["seq"] for row in db.execute(f"SELECT seq FROM acts WHERE {mine}", (reviewer, 0))]
+    if not undone:
+        return None
+    # What was undone last is done again first; the undos of all of them are younger than the last decision.
+    last = "SELECT target FROM acts WHERE reviewer = ? AND standing = 1 AND kind = 'undo' ORDER BY seq DESC"
+    return next(row["target"] for row in db.execute(last, (reviewer,)) if row["target"] in set(undone))
 
 
 def _step(db: sqlite3.Connection, seq: int) -> Step:
@@ -335,6 +388,8 @@ def _check_act(act: Act) -> None:
         wrong = f"it is about {len(act.decisions):,} rows, and {MAX_ROWS:,} is the most"
     elif len({(d.split, _key(d.row)) for d in act.decisions}) != len(act.decisions):
         wrong = "a row is in it twice"
+    elif act.of is not None and act.kind == "decide":
+        wrong = "it decides, and names an act to undo"
     if wrong:
         raise BadInput("This decision cannot be kept", f"{wrong[0].upper()}{wrong[1:]}.", "Reload the page.")
     for decision in act.decisions:

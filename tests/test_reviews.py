@@ -126,6 +126,43 @@ def test_one_undo_takes_back_a_whole_batch_also_after_a_restart(tmp_path: Path) 
     assert len(holds(Reviews(tmp_path))) == 5000
 
 
+def test_an_undo_by_name_takes_back_that_act_alone_and_what_is_redone_is_what_was_undone_last(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    batch = decided(1, *(Decision("train", i, "relabel", label="dog") for i in range(3)), tab="list")
+    reviews.record("anna", [batch, decided(1, Decision("train", 1, "keep")), decided(2, Decision("train", 9, "drop"))])
+    undo = Act("undo", 1, "undo", of=("list", 1))
+    first = reviews.record("anna", [undo])[0]
+    assert holds(reviews) == {("anna", "train", 1): ("keep", None), ("anna", "train", 9): ("drop", None)}
+    assert reviews.record("anna", [undo])[0] == first  # sent again
+    assert reviews.record("anna", [Act("undo", 2, "undo", of=("list", 1))])[0].target is None  # it does not stand
+    assert reviews.record("ben", [Act("undo", 1, "undo", of=("a", 1))])[0].target is None  # another's
+    reviews.record("anna", [Act("a", 3, "undo")])
+    assert holds(reviews) == {("anna", "train", 1): ("keep", None)}
+    reviews.record("anna", [Act("a", 4, "redo")])  # the later undo first, though its act is younger
+    assert set(holds(reviews)) == {("anna", "train", 1), ("anna", "train", 9)}
+    reviews.record("anna", [Act("a", 5, "redo")])
+    assert holds(reviews)["anna", "train", 0] == ("relabel", "dog")
+    assert holds(reviews)["anna", "train", 1] == ("keep", None)  # decided after the batch, as it was
+    reviews.record("anna", [Act("a", 6, "undo", of=("list", 1)), Act("a", 7, "redo", of=("list", 1))])
+    assert len(holds(reviews)) == 4
+    assert [line.n_rows for line, _ in reviews.batches()] == [3] and reviews.batches("ben") == []
+
+
+def test_a_batch_can_spare_what_anybody_decided(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    reviews.record("anna", [decided(1, Decision("train", 1, "keep"))])
+    reviews.record("ben", [decided(1, Decision("train", "2", "drop")), decided(2, Decision("train", 3, "drop"))])
+    reviews.record("ben", [Act("a", 3, "undo")])
+    batch = Act("list", 1, "decide", tuple(Decision("train", i, "drop") for i in (1, 2, 3, "2")), spares=True)
+    line = reviews.record("anna", [batch])[0]
+    assert line.n_rows == 2 and reviews.record("anna", [batch])[0] == line
+    assert [d.row for d in reviews.decisions(line.seq)] == [2, 3]
+    assert reviews.decided_rows("train") == {1, "2", 2, 3} and reviews.decided_rows("test") == set()
+    with pytest.raises(BadInput, match="Nothing is left to decide"):
+        reviews.record("anna", [Act("list", 2, "decide", batch.decisions, spares=True)])
+    assert len(reviews.log()) == 5
+
+
 def test_nothing_to_undo_is_an_act_without_a_target(tmp_path: Path) -> None:
     assert [line.target for line in Reviews(tmp_path).record("a", [Act("t", 1, "undo"), Act("t", 2, "redo")])] == [
         None
@@ -152,6 +189,7 @@ def test_an_undo_is_of_ones_own_acts(tmp_path: Path) -> None:
         (decided(0, Decision("train", 1, "keep")), "number is 0"),
         (Act("a", 1, "decide"), "0 decisions"),
         (Act("", 1, "undo"), "tab"),
+        (Act("a", 1, "decide", (Decision("train", 1, "keep"),), of=("a", 1)), "names an act"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_and_nothing_of_its_company_is_kept(act: Act, said: str, tmp_path: Path) -> None:

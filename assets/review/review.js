@@ -8,7 +8,7 @@ class Desk {
     this.keys = keptKeys();
     this.added = []; // classes that the study does not have yet
     this.look = { zoom: 1, contrast: 1, invert: false };
-    this.steps = null; this.message = ""; this.sentAt = 0; this.timer = null; this.seen = 0;
+    this.steps = null; this.message = ""; this.sentAt = 0; this.looks = false; this.looked = 0; this.timer = null; this.seen = 0;
     this.reviewer = data.person || read("influence.reviewer", "");
   }
 
@@ -26,21 +26,33 @@ class Desk {
       for (const name of data.batch.new_classes) this.add(name);
       for (const card of data.batch.cards) {
         const before = this.cards.get(card.position);
-        if (before && before.local) { card.mine = before.mine; card.local = true; }
+        if (before && this.outbox.concerns(this.reviewer, before.split, before.row_id)) card.mine = before.mine;
         this.cards.set(card.position, card);
         if (isPicture(card.image)) { card.ready = new Image(); card.ready.src = card.image; }
       }
       if (this.at === null || data.batch.jump) this.at = data.batch.start;
     }
+    if (data.states && data.heard !== this.heard) { this.heard = data.heard; this.learn(data.states); }
     this.paint(); this.fetch(); this.flush();
+  }
+  // What holds about the cards at hand by now: rows are decided in other tabs, by other people, and many at once.
+  learn({ first, n, done, states }) {
+    const said = new Map(states.map((state) => [state.position, state]));
+    if (!this.outbox.waiting(this.reviewer).length) this.done = done;
+    for (let i = first; i < first + n; i++) {
+      const card = this.cards.get(i), state = said.get(i);
+      if (!card || this.outbox.concerns(this.reviewer, card.split, card.row_id)) continue;
+      card.mine = state?.mine ?? null; card.decided = state?.decided ?? [];
+    }
   }
   arrived(tab, number, rows, words) {
     const act = this.outbox.settle(tab, number);
     if (!act || act.kind === "decide") return;
-    const expected = act.expected;
-    if (!rows.length) this.message = act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
+    const expected = act.expected, done = act.kind === "undo" ? "Undone" : "Done again";
+    if (!rows.length) this.message = act.of ? "That decision does not stand any more." : act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
+    else if (rows.length > 1) this.message = `${done}: ${words}.`; // decided together: no row to show
     else if (expected === undefined || !rows.includes(expected)) { // made on another page: show the row as it stands now
-      this.message = `${act.kind === "undo" ? "Undone" : "Done again"}: ${words}.`;
+      this.message = `${done}: ${words}.`;
       this.want({ row: rows[0] });
     }
   }
@@ -66,6 +78,7 @@ class Desk {
     for (let i = Math.max(0, this.at - 2); i < Math.min(this.total, this.at + 40); i++)
       if (!this.cards.has(i)) { if (i < this.at + 25) this.want({ after: i, n: i <= this.at ? 6 : 50 }); return; }
   }
+  refresh() { if (this.reviewer && this.at !== null && !this.looks) { this.looks = true; this.send(); } } // back from another tab
   flush() {
     clearTimeout(this.timer);
     const waiting = this.outbox.waiting(this.reviewer).length;
@@ -81,7 +94,10 @@ class Desk {
     if (this.asked && Date.now() - this.askedAt > 6000) { this.asked.nonce = ++this.nonce + Date.now(); this.askedAt = Date.now(); }
     this.fresh = false; this.sentAt = Date.now();
     const acts = this.outbox.waiting(this.reviewer).slice(0, 200).map(({ reviewer, made, expected, ...act }) => act);
-    try { this.out({ reviewer: this.reviewer, acts, want: this.asked, again: this.sentAt }); } catch { /* no connection: again below */ }
+    const looks = this.looks || Date.now() - this.looked > 5000; // not with every key: it costs the server a look at the log
+    const held = looks ? { first: Math.max(0, (this.at ?? 0) - 20) } : null;
+    if (looks) { this.looks = false; this.looked = Date.now(); }
+    try { this.out({ reviewer: this.reviewer, acts, want: this.asked, held, again: this.sentAt }); } catch { /* no connection: again below */ }
     this.flush();
   }
 
@@ -100,17 +116,19 @@ class Desk {
     if (!card) return;
     const comment = this.comment ? this.comment.value.trim().slice(0, 2000) : "";
     const decision = { split: card.split, row: card.row_id, action, given: card.given, comment, ...more };
-    this.outbox.add(this.reviewer, "decide", [decision], { ...card.evidence, queue: this.token });
-    this.past.push({ at: this.at, before: card.mine, after: decision, when: Date.now() / 1000 }); this.future = [];
+    const { tab, number } = this.outbox.add(this.reviewer, "decide", [decision], { ...card.evidence, queue: this.token });
+    this.past.push({ at: this.at, before: card.mine, after: decision, of: [tab, number], when: Date.now() / 1000 }); this.future = [];
     if (!card.mine) this.done++;
-    card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 }; card.local = true;
+    card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 };
     this.made++; this.message = "";
     this.move(1);
     this.fresh = true; this.flush();
   }
   back(kind) {
     const [from, to] = kind === "undo" ? [this.past, this.future] : [this.future, this.past];
-    const step = from.pop(), act = this.outbox.add(this.reviewer, kind, [], {});
+    this.looks = true;
+    // Of this page's own steps exactly that one; of what was done before or elsewhere, the last.
+    const step = from.pop(), act = this.outbox.add(this.reviewer, kind, [], {}, step ? { of: step.of } : {});
     if (step) {
       const card = this.cards.get(step.at);
       act.expected = step.after.row; to.push(step);
@@ -335,6 +353,8 @@ export default function (component) {
     here.listening = true;
     setInterval(() => here.desk.tick(), 20000);
     document.addEventListener("keydown", (event) => { if (here.desk.root.isConnected ?? here.desk.root.host?.isConnected) here.desk.press(event); });
+    const look = () => { const { desk } = here; if (!document.hidden && (desk.root.isConnected ?? desk.root.host?.isConnected)) desk.refresh(); };
+    window.addEventListener("focus", look); document.addEventListener("visibilitychange", look);
     window.addEventListener("beforeunload", (event) => { if (here.desk.outbox.unkept && here.desk.outbox.acts.size) event.preventDefault(); });
   }
   desk.take(data);

@@ -15,12 +15,12 @@ from influence_core.errors import BadInput
 from influence_core.metrics.reviewer_agreement import agreement
 from influence_core.reviews import Act, Decision, Reviews, Standing
 from influence_core.service import access
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import opened
-from influence_core.service.queues import base_name, study_folder
 from influence_core.service.review_acts import reviewer_name
-from influence_core.service.review_views import Agreement, ConflictView, DecisionsPage, LogLine, Pace, RowId
+from influence_core.service.review_views import Agreement, ConflictView, DecisionsPage, LogLine, Pace, RowId, decided
 from influence_core.service.review_words import NOTHING, step_words
-from influence_core.service.reviews import decided, is_resolution
+from influence_core.service.reviews import is_resolution
 from influence_core.workflows import patch_replay, patches
 
 _CONFLICTS_SHOWN = 50

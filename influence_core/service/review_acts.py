@@ -15,8 +15,8 @@ from influence_core.measurement import Rows
 from influence_core.reviews import MAX_ROWS, Act, Decision, Logged, Reviews, Step
 from influence_core.service import access
 from influence_core.service import data as rows
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import OpenStudy, opened
-from influence_core.service.queues import base_name, study_folder
 from influence_core.service.review_views import NextSteps, Receipt, RowId, StepView
 from influence_core.service.review_words import ago, step_words
 
@@ -46,7 +46,8 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
         study: The study's name.
         reviewer: The typed name; whoever is signed in reviews under their own.
         acts: Mappings with ``tab``, ``number``, ``kind`` (decide, undo or redo), ``decisions`` (each with ``split``,
-            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``.
+            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``;
+            an undo or redo of one act in particular names it by ``of``: its tab and number.
 
     Raises:
         BadInput: They may not review, or this is no list of acts.
@@ -123,7 +124,18 @@ def _act(held: OpenStudy, tab: str, number: int, given: Any) -> Act:
     if not isinstance(evidence, Mapping) or len(json.dumps(evidence)) > _MAX_EVIDENCE:
         evidence = {"left out": "too long"}
     kind: Any = given.get("kind", "decide")
-    return Act(tab, number, kind, _filled(held, [_decision(held, d) for d in decisions]), evidence)
+    made = filled(held, [_decision(held, d) for d in decisions])
+    return Act(tab, number, kind, made, evidence, _named_by(given.get("of")))
+
+
+def _named_by(given: Any) -> tuple[str, int] | None:
+    """Return the act that an undo names; None for none."""
+    if given is None:
+        return None
+    tab, number = given if isinstance(given, Sequence) and len(given) == 2 else (None, None)
+    if not isinstance(tab, str) or isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
+        raise BadInput(_WHAT, f"It is about the act {str(given)[:40]!r}.", "Reload the page.")
+    return tab, number
 
 
 def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
@@ -158,7 +170,7 @@ def _spelling(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
+def filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
     """Return the decisions with the label that the row has now where it was not sent; every row must be there."""
     result = []
     for split in dict.fromkeys(decision.split for decision in decisions):

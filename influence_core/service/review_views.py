@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from influence_core.reviews import Action, Standing
 
 RowId = int | str
 
@@ -24,6 +27,11 @@ class Queue:
     split: str
     row_ids: tuple[RowId, ...]
     source: str
+
+    @cached_property
+    def places(self) -> dict[RowId, int]:
+        """Return the place of every row, from 0."""
+        return {row: place for place, row in enumerate(self.row_ids)}
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,12 @@ class Decided:
     at: float
 
 
+def decided(standing: Standing) -> Decided:
+    """Return a decision that holds, as screens show it."""
+    d = standing.decision
+    return Decided(standing.reviewer, d.action, d.label, d.weight, d.comment, standing.at)
+
+
 @dataclass(frozen=True)
 class ReviewCard:
     """A row with everything that a decision about it needs.
@@ -146,11 +160,36 @@ class ReviewBatch:
 
 
 @dataclass(frozen=True)
+class ReviewState:
+    """What was decided about a card of a queue: by others, and by the reviewer."""
+
+    position: int
+    row_id: RowId
+    decided: tuple[Decided, ...]
+    mine: Decided | None
+
+
+@dataclass(frozen=True)
+class ReviewStates:
+    """What was decided about some cards of a queue; of those in between, nothing.
+
+    Attributes:
+        first: Place of the first card asked about; ``n``: how many were.
+        done: Rows of the queue about which the reviewer's decision holds.
+    """
+
+    first: int
+    n: int
+    done: int
+    states: tuple[ReviewState, ...]
+
+
+@dataclass(frozen=True)
 class Receipt:
     """What became of acts that were sent: on the disk, or refused for ever, with the reason.
 
     Attributes:
-        kept: ``(tab, number, rows that an undo or redo was about)``.
+        kept: ``(tab, number, rows that an undo or redo was about)``, the first twenty of many.
         said: ``(tab, number, in words)`` of every undo or redo that was about something.
         refused: ``(tab, number, reason)``.
     """
@@ -182,6 +221,47 @@ class NextSteps:
 
     undo: StepView | None
     redo: StepView | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to be decided together.
+
+    Attributes:
+        action: What becomes of them: ``keep``, ``relabel``, ``drop``, ``downweight`` or ``unsure``.
+        labels: Of ``relabel``: the new label of every row.
+        evidence: What was on screen, for the audit.
+        left: Of the rows that were looked at, those that are not among ``rows``: how many, and why.
+        wrong: The mean probability that their labels are wrong; None where it is not known.
+    """
+
+    split: str
+    action: Action
+    rows: tuple[RowId, ...]
+    labels: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    left: tuple[tuple[int, str], ...] = ()
+    wrong: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchLine:
+    """A batch in the log, by which it is undone: ``tab`` and ``number`` name it among its reviewer's acts."""
+
+    reviewer: str
+    tab: str
+    number: int
+    at: float
+    n_rows: int
+    words: str
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """A batch that is on the disk; ``spared``: rows left as they are, because somebody had decided about them."""
+
+    line: BatchLine
+    spared: int
 
 
 @dataclass(frozen=True)

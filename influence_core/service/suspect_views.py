@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from influence_core.service.review_views import Decided
 from influence_core.service.views import Datum, FitNeeded, RankedRow, RowId
 
 
@@ -60,6 +61,7 @@ class SuspectRow:
         flagged: How many detectors say "mislabelled".
         reasons: Why it is suspected, each in a few plain words.
         feeds: Wrong test predictions that training on the row pushed away from their labels.
+        decided: What reviewers decided about it.
     """
 
     rank: int
@@ -71,6 +73,7 @@ class SuspectRow:
     flagged: int
     reasons: tuple[str, ...]
     feeds: tuple[Datum, ...]
+    decided: tuple[Decided, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import partial
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, session
+from pages.components import batches, errors, session
 from pages.components.html import element, empty, text
 from pages.components.studies import literal
 
@@ -55,6 +55,20 @@ def undo(study: str, page: service.DecisionsPage) -> None:
 def _undo(study: str, whose: str, seq: int | None) -> None:
     with errors.shown():
         session.say(literal(service.undo_last(study, whose, seq)))
+
+
+def together(study: str) -> None:
+    """List what was decided about many rows at once, each with its own undo."""
+    person = service.known_reviewer(study)
+    lines = service.batches(study, person)
+    if not lines:
+        return
+    with st.expander(f"Decided together ({len(lines)}{'+' if len(lines) >= 20 else ''})"):
+        st.html(element("p", "An undo takes back these decisions alone, whatever was decided since.", css="if-scale"))
+        for i, line in enumerate(lines):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"batch_{i}"):
+                batches.undo_button(study, line, f"undo_batch_{i}", "Undo")
+                st.html(element("p", text(f"{line.words} by {line.reviewer}, {_when(line.at)} (UTC)")))
 
 
 def downloads(study: str) -> None:

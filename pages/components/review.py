@@ -35,11 +35,12 @@ def desk(study: str, token: str) -> None:
         session.keep("review.place", (study, token))
         place = service.review_place(study, token)
         said = session.kept(_SAID) or {}
-        session.keep(_SAID, {**said, "batch": None})  # cards are sent once: the browser holds them
+        session.keep(_SAID, {**said, "batch": None, "states": None})  # sent once: the browser holds them
         data = {
             "study": study, "token": place[0], "title": place[1], "total": place[2], "classes": list(place[3]),
             "task": place[4], "person": service.known_reviewer(study), "guidelines": service.guidelines(study),
-            "kept": [], "refused": [], "said": [], "steps": None, "batch": None, "nonce": 0, "error": "", **said,
+            "kept": [], "refused": [], "said": [], "steps": None, "batch": None, "nonce": 0, "states": None, "heard": 0,
+            "error": "", **said,
         }  # fmt: skip
         component = v2.component(
             "influence_review", html='<div class="desk"></div>', css=_part("review.css"),
@@ -70,7 +71,7 @@ def _heard() -> None:
     """Record what the browser sent, and fetch the cards that it asks for."""
     out, (study, token) = session.reported(DESK, "out") or {}, session.kept("review.place")
     said: dict[str, Any] = {"error": ""}
-    reviewer, acts, want = out.get("reviewer", ""), out.get("acts") or [], out.get("want")
+    reviewer, acts, want, held = out.get("reviewer", ""), out.get("acts") or [], out.get("want"), out.get("held")
     try:
         if acts:
             receipt = service.record_acts(study, reviewer, acts)
@@ -83,6 +84,10 @@ def _heard() -> None:
             said |= {"batch": {**service.plain(batch), "jump": row is not None}, "nonce": want.get("nonce")}
         if reviewer:
             said["steps"] = service.plain(service.next_steps(study, reviewer))
+        if isinstance(held, dict) and isinstance(first := held.get("first"), int):
+            states = service.review_states(study, token, reviewer, first)
+            said |= {"states": service.plain(states), "heard": out.get("again")}
+        session.keep(session.REVIEWER, reviewer)
     except service.InfluenceError as problem:
         said["error"] = str(problem)
     session.keep(_SAID, said)

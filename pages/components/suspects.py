@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, jobs, session
+from pages.components import batches, errors, jobs, session
 from pages.components.evidence import FORMATS
 from pages.components.html import (
     element,
@@ -31,6 +31,7 @@ LISTS = {
     "leakage": "Test rows in train",
     "outliers": "Outliers",
 }
+_ACTIONS = {"keep": "kept", "drop": "dropped", "downweight": "down-weighted", "unsure": "unsure"}
 NOTHING = {
     "duplicates": "No two train rows are nearly the same.",
     "leakage": "No test row is nearly the same as a train row.",
@@ -38,7 +39,7 @@ NOTHING = {
 }
 
 
-def chosen(view: View) -> service.SuspectFilter:
+def chosen_rows(view: View) -> service.SuspectFilter:
     """Return the filter that the view describes."""
     return service.SuspectFilter(
         column=view.by, given=view.labelled, suggested=view.suggested, agree=view.agree, text=view.search,
@@ -143,17 +144,24 @@ def card(row: service.SuspectRow, unit: str) -> str:
         for test in row.feeds
     ]  # fmt: skip
     feeds = element("span", element("small", "feeds mistakes "), *fed, css="if-feeds") if fed else ""
+    done = element("small", text(_decided(row.decided)), css="if-decided") if row.decided else ""
     words = f"Row {datum.row_id}, labelled {datum.given}" + (f", rather {row.suggested}" if row.suggested else "")
     link = element(
         "a", element("span", str(row.rank), css="if-rank"), thumbnail(datum, "medium"),
         element(
-            "span", element("span", change, noise_badge(datum, True), css="if-labels"), extract(datum, 3),
+            "span", element("span", change, noise_badge(datum, True), css="if-labels"), done, extract(datum, 3),
             element("small", text(" · ".join(row.reasons)), css="if-reasons"),
             element("small", text(f"row {datum.row_id} · {number(row.score)} {unit}")), css="if-main",
         ),
         css="if-suspect-link", href=here, data_go="1", aria_label=words,
     )  # fmt: skip
     return element("article", link, feeds, css="if-card if-suspect", aria_label=words)
+
+
+def _decided(votes: tuple[service.Decided, ...]) -> str:
+    """Return what reviewers decided, each in a few words."""
+    what = (f"→ {vote.label}" if vote.label else _ACTIONS.get(vote.action, vote.action) for vote in votes)
+    return " · ".join(f"{vote.reviewer}: {done}" for vote, done in zip(votes, what, strict=True))
 
 
 def cards(page: service.SuspectPage) -> None:
@@ -177,25 +185,44 @@ def pager(total: int) -> None:
         st.button("Next →", key="page_next", disabled=now >= last, on_click=session.update, kwargs={"page": now + 1})
 
 
-def actions(view: View, page: service.SuspectPage) -> None:
-    """Draw the buttons: review these rows, export them."""
+def actions(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> None:
+    """Draw the buttons: review these rows, decide about all of them together, export them."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="suspect_actions"):
         st.button(
             f"Review these {page.total:,}", key="review_these", type="primary", disabled=page.total == 0,
             icon=":material/rate_review:", on_click=_review, args=(view,),
         )  # fmt: skip
+        together = st.popover(
+            f"Relabel {page.total:,}…" if classes else f"Decide about {page.total:,}…", key="together",
+            icon=":material/select_all:", disabled=page.total == 0, on_change="rerun",
+        )  # fmt: skip
+        if together.open:
+            with together:
+                _together(view, classes)
         with st.popover("Export", icon=":material/download:", key="suspects_export"):
             st.html(element("p", "The rows that pass the filters, with every detector's number.", css="if-scale"))
             for name, mime in FORMATS.items():
                 st.download_button(
-                    name, service.on_behalf(partial(service.export_suspects, view.study, chosen(view), name)),
+                    name, service.on_behalf(partial(service.export_suspects, view.study, chosen_rows(view), name)),
                     f"suspects.{name}", mime, key=f"suspects_{name}", on_click="ignore", width="stretch",
                 )  # fmt: skip
 
 
+def _together(view: View, classes: tuple[str, ...]) -> None:
+    """Draw what is to become of all rows that pass the filters, and the button that does it."""
+    known = {f"relabel {name}": f"Relabel to {plain_label(name)}" for name in classes}
+    words = {"suggested": "Relabel each as suggested", **known} if classes else {}
+    words |= {"keep": "Keep all as labelled", "drop": "Drop all"}
+    chosen = st.selectbox("All rows of this list", list(words), format_func=words.__getitem__, key="together_what")
+    action, _, label = chosen.partition(" ")
+    with errors.shown():
+        batch = service.suspect_batch(view.study, chosen_rows(view), action, label)
+        batches.confirm(view.study, batch, "together", label)
+
+
 def _review(view: View) -> None:
     with errors.shown():
-        ids = service.suspect_rows(view.study, chosen(view))
+        ids = service.suspect_rows(view.study, chosen_rows(view))
         token = service.save_queue(view.study, "Suspects", "train", ids, f"suspects by {view.by or 'the default list'}")
         session.go("review", queue=token)
 

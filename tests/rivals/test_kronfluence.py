@@ -160,9 +160,6 @@ def test_with_labels_of_its_own_it_differs_from_us_as_from_itself(case: Case, tm
     sampled, exact = (
         ours(case, tmp_path / "ours", "if_ekfac", damping=DAMPING, labels=name) for name in ("sampled", "exact")
     )
-    print(
-        f"itself {itself:.4f}, ours sampled {rank(sampled, a):.4f}, {rank(sampled, b):.4f}, exact {rank(exact, a):.4f}, {rank(exact, b):.4f}"
-    )
     for one in (a, b):
         assert rank(sampled, one) > itself - 0.02
         assert rank(exact, one) > itself  # without the noise of drawing, only one side's is left

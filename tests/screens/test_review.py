@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from influence_core.service.review_views import BatchLine
 from tests.screens.conftest import Opener, markup
+from tests.screens.fake_reviews import HOSTILE
 from tests.screens.fake_service import FakeService
 
 
@@ -51,6 +53,16 @@ def test_where_nothing_is_left_to_undo_the_button_is_off(opened: Opener, fake: F
     assert app.button(key="undo_last").disabled and "Nothing is left to undo." in markup(app)
     fake.reviews.nothing = True
     assert not [button for button in opened("decisions", study="digits").button if button.key == "undo_last"]
+
+
+def test_a_batch_is_undone_by_itself_long_after(opened: Opener, fake: FakeService) -> None:
+    assert "Decided together" not in markup(opened("decisions", study="digits"))
+    fake.reviews.lines = [BatchLine("ann", "batch 2", 1, 1e9, 37, f"37 rows relabelled to “{HOSTILE}”"),
+                          BatchLine("ben", "batch 1", 1, 1e9, 2, "2 rows dropped")]  # fmt: skip
+    app = opened("decisions", study="digits")
+    assert "Decided together (2)" in [box.label for box in app.expander] and HOSTILE not in markup(app)
+    app.button(key="undo_batch_1").click().run()
+    assert fake.reviews.written == [("undo_batch", ("ben", "batch 1", 1))] and not app.exception
 
 
 def test_the_list_of_suspects_holds_still_until_it_is_taken_anew(opened: Opener, fake: FakeService) -> None:
