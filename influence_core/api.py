@@ -1,4 +1,4 @@
-"""The public calls: attribute, self_influence, evaluate, list_estimators. For tasks in memory and studies alike."""
+"""The public calls: attribute, self_influence, evaluate, diagnose. For tasks in memory and studies alike."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.run import Run
 from influence_core.study import Study
 from influence_core.task import Task
+from influence_core.workflows.diagnostics.catalogue import Report, diagnosed, diagnostics
 from influence_core.workflows.typed_rows import typed, with_typed
 
 
@@ -134,6 +135,31 @@ def evaluation_plan(
     found, run = _resolved(task, run)
     estimators = [registry.made(method, None, found) for method in methods]
     return planned(found, estimators, metrics, run, Judging.checked(options or {})).words
+
+
+def list_diagnostics() -> list[str]:
+    """Return the ids of all diagnostics."""
+    return list(diagnostics())
+
+
+def diagnose(
+    task: Task | Study, workflow: str, *, config: Mapping[str, Any] | None = None, run: Run | None = None
+) -> Report:
+    """Answer a question about the model, the method or the data as a whole, rather than about one prediction.
+
+    Args:
+        task: A ``Task`` or a ``Study``.
+        workflow: An id of ``list_diagnostics()``; ``docs/diagnostics.md`` explains each.
+        config: Options over its defaults.
+        run: Device, precision, seed of what is drawn, store, progress.
+
+    Returns:
+        A ``table`` and ``notes`` that say what it comes to.
+
+    Raises:
+        InfluenceError: Unknown id or option, or what the task lacks.
+    """
+    return diagnosed(task, workflow, config, run)
 
 
 def open_demo(name: str, path: Path) -> Study:

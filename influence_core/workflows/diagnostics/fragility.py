@@ -93,6 +93,12 @@ class _Setting:
     "Basu, Pope & Feizi, Influence Functions in Deep Learning Are Fragile, ICLR 2021", FragilityConfig,
 )  # fmt: skip
 def _reported(findings: Findings, config: FragilityConfig) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the table and what it comes to.
+
+    Columns: what is ``changed``, to which ``setting``; the ``method`` and ``n_params`` then; the effective ``damping``;
+    ``smallest`` and ``largest`` eigenvalue of the Hessian; the Spearman correlation with cold and warm leave-one-out,
+    each with its 95% interval; ``top_shared`` with the unchanged setting; a ``note`` where it could not be measured.
+    """
     return fragility_suite(findings.task, findings.run, config)
 
 
@@ -111,7 +117,7 @@ def fragility_suite(
         BadInput: A method without pairwise scores.
         Unavailable: The task cannot be retrained.
     """
-    config = config or FragilityConfig()
+    config = config or FragilityConfig.checked({})
     if task.recipe is None or task.factory is None:
         raise Unavailable(
             "Fragility cannot be measured here", "The task has no recipe or no model factory to retrain with.",
@@ -183,7 +189,7 @@ def _decays(own: float) -> tuple[float, ...]:
 def _shapes(factory: Any, config: FragilityConfig, notes: list[str]) -> Iterator[tuple[str, str, Factory]]:
     """Yield the wider, narrower, deeper and shallower versions of a built-in network."""
     kind = factory.func if isinstance(factory, partial) else None
-    if kind not in (architectures.mlp, architectures.cnn):
+    if kind is None or kind not in (architectures.mlp, architectures.cnn):
         if config.widths or config.depths:
             notes.append("Width and depth were left as they are: they can be changed of the built-in mlp and cnn only.")
         return
