@@ -24,8 +24,8 @@ NEEDS_IN_WORDS = {
     Needs.LEARNING_RATES: ("the learning rate at each checkpoint", "give learning_rates=[...]"),
     Needs.RECIPE: ("a training recipe and a model factory", "give recipe=Recipe(...) and the model as a function"),
     Needs.STEPS: (
-        "a recipe of gradient steps and a model factory",
-        "give recipe=Recipe(optimizer='sgd' or 'adam', ...)",
+        "recorded steps, or a recipe of gradient steps and a model factory",
+        "record the training with a Recorder, or give recipe=Recipe(optimizer='sgd' or 'adam', ...)",
     ),
     Needs.LABELS: ("class labels", "use it on a classification task"),
     Needs.OUTPUTS: ("a built-in loss", "use cross_entropy, bce or mse"),

@@ -20,6 +20,7 @@ from influence_core.examples import Batch, Examples, content_hash
 from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
 from influence_core.primitives.losses import CustomLoss, outputs, predicted_classes, resolved_loss
 from influence_core.recipe import Recipe
+from influence_core.recorded_training import RecordedTraining
 
 __all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
 
@@ -55,6 +56,8 @@ class Task:
         train_ids: The user's row ids; default 0..n-1. Likewise ``test_ids``.
         locked: Rows that are reported on and never used to choose anything, with ``locked_ids``.
         fingerprint: Known hash of model, data and checkpoints, where a study has it already.
+        recorded: The training as a Recorder wrote it down (``load_recording(folder).training``): methods that follow
+            every step follow these, rather than the recipe's.
 
     Raises:
         BadInput: What does not fit together, in one sentence.
@@ -66,7 +69,7 @@ class Task:
         checkpoints: Sequence[StateDict | str | Path] | None = None, learning_rates: Sequence[float] | None = None,
         recipe: Recipe | None = None, class_names: Sequence[str] | None = None, train_ids: Iterable[Any] | None = None,
         test_ids: Iterable[Any] | None = None, locked: Any = None, locked_ids: Iterable[Any] | None = None,
-        fingerprint: str | None = None,
+        fingerprint: str | None = None, recorded: RecordedTraining | None = None,
     ) -> None:  # fmt: skip
         """Check and freeze the parts."""
         self.factory: Callable[[], nn.Module] | None = None if isinstance(model, nn.Module) else model
@@ -82,7 +85,13 @@ class Task:
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
         self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
         self.learning_rates = checked_rates(learning_rates, len(self._checkpoints))
-        self.recipe = recipe
+        self.recipe, self.recorded = recipe, recorded
+        if recorded is not None and len(recorded.marks) != len(self._checkpoints):
+            raise BadInput(
+                "The recording does not match the checkpoints",
+                f"It tells of {len(recorded.marks)} checkpoints, and there are {len(self._checkpoints)}.",
+                "Give checkpoints=recording.checkpoints with it.",
+            )
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         self.memo: dict[str, Any] = {}
         self._positions: dict[str, dict[Any, int]] = {}
@@ -139,6 +148,8 @@ class Task:
         offers |= Needs.RECIPE if self.recipe is not None and self.factory is not None else Needs.NONE
         if Needs.RECIPE in offers and self.recipe is not None and self.recipe.optimizer != "lbfgs":
             offers |= Needs.STEPS
+        if self.recorded is not None and self._checkpoints:
+            offers |= Needs.STEPS
         offers |= Needs.LABELS if self.loss.classifies else Needs.NONE
         offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
         if self._checkpoints and not isinstance(self.loss, CustomLoss) and self.last_layer is not None:
@@ -146,6 +157,13 @@ class Task:
         if any(isinstance(module, nn.Embedding) for module in self._module.modules()):
             offers |= Needs.WORD_EMBEDDING
         return offers
+
+    @property
+    def optimizer(self) -> str | None:
+        """Return what took the steps that are followed: ``sgd``, ``adam``, another; None: not known."""
+        if self.recorded is not None:
+            return self.recorded.kind
+        return self.recipe.optimizer if self.recipe is not None else None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -182,6 +200,7 @@ class Task:
         other._checkpoints = checked_checkpoints(states)
         other.learning_rates = checked_rates(rates, len(states))
         other.__dict__.pop("provides", None)
+        other.recorded = None  # of another training
         other.memo, other.fingerprint = {}, fingerprint
         return other
 

@@ -15,8 +15,10 @@ they predict the loss), and through the state of momentum or Adam otherwise (Ily
 divisor stays B when a row leaves; the L2 term is the recipe's and stays; dropout masks and batch statistics are those
 of the recorded step.
 
-What is followed is the training by the recipe. Where it does not lead to the explained weights (other hardware) the
-replayed model is what is explained, and the notes say how far apart they are.
+What is followed is the training that a Recorder wrote down in the user's own loop, or without one that by the recipe. A
+recorded training is compared with its checkpoints on the way and refused where it goes astray (dropout, random
+augmentations, an unknown optimiser: the message says how far). Where a recipe does not lead to the explained weights
+(other hardware) the replayed model is what is explained, and the notes say how far apart they are.
 
 Cost: one training run to fit, then per block of queries another one and two derivatives of every batch: about four
 training runs. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and the queries' ``[m, P]``.
@@ -24,6 +26,7 @@ training runs. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and the queries'
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -79,9 +82,9 @@ class Magic(RecordedSteps):
         Raises:
             Unavailable: ``sgd_influence`` of a training by Adam.
         """
-        if self.named.name == "sgd_influence" and task.recipe is not None and task.recipe.optimizer != "sgd":
+        if self.named.name == "sgd_influence" and task.optimizer != "sgd":
             raise Unavailable(
-                f"{self.named.title} cannot run here", f"The model was trained by {task.recipe.optimizer}.",
+                f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
         return AdjointFitted(self, task, run)
@@ -116,7 +119,7 @@ class AdjointFitted(RecordedFitted):
         found = final.new_zeros(len(final), self.task.n_train)
         first = 0
         if last is not None:
-            first = max(0, recorded.recipe.epochs - last) * (len(recorded.steps) // recorded.recipe.epochs)
+            first = max(0, len(recorded.steps) - math.ceil(last * recorded.steps_per_epoch))
         for before, after, gradient, step in recorded.backward("training, backwards", first):
             found.index_add_(1, step.index.to(found.device), adjoint.back(before, after, gradient, step))
         return found

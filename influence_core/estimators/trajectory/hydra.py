@@ -28,7 +28,7 @@ from torch import Tensor
 from influence_core.config import Config, digest
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Fitted, Info, Sizes
-from influence_core.estimators.recorded_steps import PASS, RecordedFitted, RecordedSteps
+from influence_core.estimators.recorded_steps import PASS, RecordedFitted, RecordedSteps, length
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import State, Step
@@ -77,9 +77,9 @@ class Hydra(RecordedSteps):
         Raises:
             Unavailable: A training by Adam; derivatives of more than 4 GiB.
         """
-        if task.recipe is not None and task.recipe.optimizer != "sgd":
+        if task.optimizer != "sgd":
             raise Unavailable(
-                f"{self.named.title} cannot run here", f"The model was trained by {task.recipe.optimizer}.",
+                f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
         return HydraFitted(self, task, run)
@@ -93,8 +93,8 @@ class Hydra(RecordedSteps):
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """A training run, with a curvature product per step and followed row."""
-        recipe = task.recipe
-        epochs, size = (recipe.epochs, recipe.batch_size) if recipe is not None else (1, 64)
+        epochs, steps = length(task, sizes)
+        size = round(max(1, epochs * sizes.n_train / max(1.0, steps)))
         k = min(self.config.n_rows or sizes.n_train, sizes.n_train)
         bends = 3.0 * k / max(1, min(size, sizes.n_train)) * min(size, 8) if self.config.curvature else 1.0
         return Cost(epochs * sizes.pass_seconds * (PASS + bends), 16.0 * k * sizes.n_params)
@@ -168,7 +168,7 @@ class HydraFitted(RecordedFitted):
     def _moved(
         self, before: State, step: Step, changes: Tensor, speeds: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        replay, recipe = self.recorded.replay, self.recorded.recipe
+        replay = self.recorded.replay
         if self.estimator.config.curvature:
             _, bent = replay.derivatives(before, step, changes)
         else:
@@ -179,5 +179,4 @@ class HydraFitted(RecordedFitted):
         if len(inside):
             gradients = replay.row_gradients(before, step, inside) / len(step.index)
             bent = bent.index_add(0, own[inside].to(bent.device), gradients)
-        speeds = recipe.momentum * speeds + bent
-        return changes - step.rate * speeds, speeds
+        return replay.rule.pushed(changes, speeds, bent, step.rate, step.number)

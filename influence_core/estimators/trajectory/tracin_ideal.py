@@ -10,7 +10,8 @@ the size of the steps (and the weight decay's part). With momentum or Adam a ste
 stays meaningful, the sum does not. Unlike SGD-influence it does not ask what later steps made of a change, so that it
 tracks retraining far less well (``docs/fidelity.md``).
 
-What is followed is the training by the recipe; see the notes for how near it comes to the explained weights.
+What is followed is the recorded training, or without a recording that by the recipe; see the notes for how near it
+comes to the explained weights.
 
 Cost: one training run to fit; every block of queries is another one, with a gradient of the queries at each step.
 
