@@ -4,8 +4,8 @@ Linear layers and convolutions (not grouped, sides up to 4,096) have Kronecker f
 norms, bare ones) get their exact Gauss-Newton block up to 256 numbers per part and the diagonal of it beyond. The
 damping is in none of these artifacts: another one needs no pass over the data.
 
-Memory of the pass: ``8 (o^2 + d^2)`` bytes per factored layer for the sums, and a batch's inputs and errors at all
-positions.
+Memory of the pass: ``8 (o^2 + d^2)`` bytes per factored layer for the sums, and a batch's inputs and errors as the
+layers see them; patches and gradients are written out a few rows at a time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from influence_core.examples import Batch
 from influence_core.gradient_cache import TrainGradients
 from influence_core.primitives.kronecker import (
     Labels,
-    batch_positions,
+    Seen,
+    batch_seen,
     batch_sides,
     eigenbasis,
     noise,
-    rotated_squares,
-    second_moment,
     split_plan,
 )
 from influence_core.primitives.losses import CustomLoss, outputs
@@ -154,10 +153,10 @@ class LayerCurvature:
         for batch, uniform in self._batches("Kronecker factors"):
             for c, seen in enumerate(self._seen(batch, uniform)):
                 for name, layer in seen.items():
-                    positions[name] = layer.inputs.shape[1]
+                    positions[name] = layer.positions
                     if c == 0:  # the inputs are the same for every column
-                        _add(sums, f"A/{name}", second_moment(layer.inputs))
-                    _add(sums, f"G/{name}", second_moment(layer.errors))
+                        _add(sums, f"A/{name}", layer.input_moment())
+                    _add(sums, f"G/{name}", layer.error_moment())
             self._add_rest(sums, batch, uniform)
         for i, name in enumerate(self.run.track(self.factored, "eigenvectors of the factors", len(self.factored))):
             for part, divisor in (("A", n * positions[name]), ("G", n)):
@@ -195,7 +194,7 @@ class LayerCurvature:
         for batch, uniform in self._batches(stage):
             for seen in self._seen(batch, uniform):
                 for name, layer in seen.items():
-                    _add(sums, name, rotated_squares(layer, *(bases[name] if bases else (None, None))))
+                    _add(sums, name, layer.rotated_squares(*(bases[name] if bases else (None, None))))
             if not bases:
                 self._add_rest(sums, batch, uniform, largest=0)
         for i, name in enumerate(self.factored):
@@ -222,11 +221,11 @@ class LayerCurvature:
             self._uniform = noise(self.task.n_train, outs, self.kind.samples, self.run.seed)
         return self._uniform
 
-    def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Any]]:
+    def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Seen]]:
         if not self.factored:
             return iter(())
         labels = self.kind.labels
-        return batch_positions(self.model, self.task.loss, self.factored, batch, labels, uniform)
+        return batch_seen(self.model, self.task.loss, self.factored, batch, labels, uniform)
 
     def _add_rest(
         self, sums: dict[str, Tensor], batch: Batch, uniform: Tensor | None, largest: int = MAX_BLOCK

@@ -67,13 +67,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Act:
-    """Something that a reviewer did; ``evidence`` says what was on screen (method, checkpoint, scores, neighbours)."""
+    """Something that a reviewer did.
+
+    Attributes:
+        evidence: What was on screen (method, checkpoint, scores, neighbours).
+        expects: Of an undo or redo that was announced: the act that it is about. It is refused if that is another by
+            now.
+    """
 
     tab: str
     number: int
     kind: Kind = "decide"
     decisions: tuple[Decision, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    expects: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,22 @@ class Logged:
     standing: bool
     n_rows: int
     evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An act that the next undo or redo is about.
+
+    Attributes:
+        counts: ``(action, label, rows)``, the most frequent first; at most 20.
+        first: One of its decisions.
+    """
+
+    seq: int
+    at: float
+    n_rows: int
+    counts: tuple[tuple[Action, str | None, int], ...]
+    first: Decision
 
 
 @dataclass(frozen=True)
@@ -191,16 +214,51 @@ class Reviews:
         with self._file.open() as db:
             return {json.loads(row["row"]): row["last"] for row in db.execute(select, (reviewer, split))}
 
+    def last_row(self, reviewer: str, split: str, queue: str) -> int | str | None:
+        """Return the row that a reviewer decided last from a queue, by what the evidence says of it; None for none."""
+        select = (
+            "SELECT d.row FROM acts a JOIN decisions d ON d.act = a.seq WHERE a.standing = 1 AND a.reviewer = ? "
+            "AND d.split = ? AND json_extract(a.evidence, '$.queue') = ? ORDER BY a.seq DESC LIMIT 1"
+        )
+        with self._file.open() as db:
+            found = db.execute(select, (reviewer, split, queue)).fetchone()
+            return None if found is None else json.loads(found[0])
+
     def decisions(self, seq: int) -> tuple[Decision, ...]:
         """Return up to 20 of the decisions of an act."""
         with self._file.open() as db:
             return _decisions(db, seq)
+
+    def next_step(self, reviewer: str, kind: Literal["undo", "redo"]) -> Step | None:
+        """Return the act that a reviewer's next undo or redo is about, or None if there is none."""
+        with self._file.open() as db:
+            seq = _target(db, reviewer, kind)
+            return None if seq is None else _step(db, seq)
+
+    def step(self, seq: int) -> Step:
+        """Return an act that decides, as an undo or redo of it is told."""
+        with self._file.open() as db:
+            return _step(db, seq)
 
     def last_number(self, reviewer: str, tab: str) -> int:
         """Return the highest number of a reviewer's acts from a tab, or 0."""
         with self._file.open() as db:
             select = "SELECT coalesce(max(number), 0) FROM acts WHERE reviewer = ? AND tab = ?"
             return db.execute(select, (reviewer, tab)).fetchone()[0]
+
+    def new_labels(self, known: Sequence[str], limit: int = 50) -> tuple[str, ...]:
+        """Return labels that standing decisions give and that are none of ``known``, in the order they came up."""
+        select = (
+            "SELECT d.label, min(d.act) FROM decisions d JOIN acts a ON a.seq = d.act WHERE a.standing = 1 "
+            "AND d.label IS NOT NULL AND d.label NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 LIMIT ?"
+        )
+        with self._file.open() as db:
+            return tuple(row[0] for row in db.execute(select, (json.dumps(list(known)), limit)))
+
+    def reviewers(self) -> tuple[str, ...]:
+        """Return everybody who ever decided, also those whose every act was undone, by name."""
+        with self._file.open() as db:
+            return tuple(row[0] for row in db.execute("SELECT DISTINCT reviewer FROM acts ORDER BY 1"))
 
     def counts(self) -> dict[str, tuple[int, float, float]]:
         """Return per reviewer: standing acts that decide, and the times of the first and the last."""
@@ -225,6 +283,9 @@ def _recorded(db: sqlite3.Connection, reviewer: str, act: Act) -> Logged:
     found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
     if found is None:
         target = None if act.kind == "decide" else _target(db, reviewer, act.kind)
+        if act.expects is not None and target != act.expects:
+            why = "What you would change back is another act by now: somebody, or another tab of yours, was quicker."
+            raise BadInput(f"Nothing was {act.kind}ne", why, "Look at what stands there now, and press again.")
         if act.kind == "decide":  # a new decision ends what could be redone
             db.execute("UPDATE acts SET standing = -1 WHERE reviewer = ? AND kind = 'decide' AND standing = 0",
                        (reviewer,))  # fmt: skip
@@ -245,6 +306,14 @@ def _target(db: sqlite3.Connection, reviewer: str, kind: Kind) -> int | None:
     select = f"SELECT seq FROM acts WHERE reviewer = ? AND kind = 'decide' AND {which} ORDER BY seq {order} LIMIT 1"
     row = db.execute(select, (reviewer,)).fetchone()
     return None if row is None else row["seq"]
+
+
+def _step(db: sqlite3.Connection, seq: int) -> Step:
+    act = _logged(db.execute("SELECT * FROM acts WHERE seq = ?", (seq,)).fetchone())
+    select = "SELECT action, label, count(*) FROM decisions WHERE act = ? GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 20"
+    counts = tuple((row[0], row[1], row[2]) for row in db.execute(select, (seq,)))
+    first = db.execute("SELECT * FROM decisions WHERE act = ? LIMIT 1", (seq,)).fetchone()
+    return Step(act.seq, act.at, act.n_rows, counts, _decision(first))
 
 
 def _check_name(name: str, what: str) -> None:

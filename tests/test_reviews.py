@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_any_sequence_holds_what_a_list_holds(
     reviews = Reviews(tmp_path_factory.mktemp("study"))
     models = {"anna": Model(), "ben": Model()}
     numbers: dict[tuple[str, str], int] = {}
+    seqs: dict[tuple[str, str, int], int] = {}
     for reviewer, tab, kind, rows, action, times in steps:
         number = numbers[reviewer, tab] = numbers.get((reviewer, tab), 0) + 1
         decisions = tuple(Decision("train", row, action) for row in rows) if kind == "decide" else ()  # type: ignore[arg-type]
@@ -72,9 +74,30 @@ def test_any_sequence_holds_what_a_list_holds(
         models[reviewer].take(act)
         answers = [reviews.record(reviewer, [act])[0].seq for _ in range(times)]  # sent again after a lost connection
         assert len(set(answers)) == 1
+        seqs[reviewer, tab, number] = answers[0]
+        for name, model in models.items():  # what an undo or redo is about is known beforehand
+            for way, stack in (("undo", model.acts), ("redo", model.undone)):
+                step, known = reviews.next_step(name, way), stack[-1] if stack else None  # type: ignore[arg-type]
+                assert (step and step.seq) == (known and seqs[name, known.tab, known.number])
+                if step and known:
+                    counted = Counter((d.action, d.label) for d in known.decisions)
+                    assert {(a, label): n for a, label, n in step.counts} == counted
+                    assert step.n_rows == len(known.decisions) and step.first in known.decisions
     expected = {(name, *key): value for name, model in models.items() for key, value in model.holds().items()}
     assert holds(reviews) == expected
     assert len(reviews.log(limit=1000)) == sum(numbers.values())
+
+
+def test_an_undo_that_was_announced_is_refused_when_the_last_act_is_another(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path)
+    first = reviews.record("anna", [decided(1, Decision("train", 1, "keep"))])[0].seq
+    second = reviews.record("anna", [decided(1, Decision("train", 2, "drop"), tab="b")])[0].seq
+    with pytest.raises(BadInput, match="Nothing was undone"):
+        reviews.record("anna", [Act("c", 1, "undo", expects=first)])
+    assert len(holds(reviews)) == 2 and len(reviews.log()) == 2
+    assert reviews.record("anna", [Act("c", 1, "undo", expects=second)])[0].target == second
+    with pytest.raises(BadInput, match="Nothing was redone"):
+        reviews.record("anna", [Act("c", 2, "redo", expects=first)])
 
 
 def test_the_later_of_two_tabs_wins_and_both_stay_in_the_log(tmp_path: Path) -> None:

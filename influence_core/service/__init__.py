@@ -54,8 +54,16 @@ from influence_core.service.map_views import (
 from influence_core.service.oddities import oddities
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
-from influence_core.service.review_acts import record_acts
-from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
+from influence_core.service.review_acts import next_steps, record_acts
+from influence_core.service.review_views import (
+    DecisionsPage,
+    NextSteps,
+    Queue,
+    Receipt,
+    ReviewBatch,
+    ReviewCard,
+    StepView,
+)
 from influence_core.service.reviews import (
     guidelines,
     known_reviewer,
@@ -128,7 +136,8 @@ from influence_core.service.views import (
 
 __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
-    "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
+    "NextSteps", "StepView", "guidelines", "known_reviewer", "next_steps", "patch_file", "plain", "queue",
+    "record_acts", "resolve_conflict",
     "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +12,13 @@ from typing import Any
 from influence_core.changes import RESOLVES, as_number
 from influence_core.errors import BadInput
 from influence_core.measurement import Rows
-from influence_core.reviews import MAX_ROWS, Act, Decision, Reviews
+from influence_core.reviews import MAX_ROWS, Act, Decision, Logged, Reviews, Step
 from influence_core.service import access
 from influence_core.service import data as rows
 from influence_core.service.opened import OpenStudy, opened
 from influence_core.service.queues import base_name, study_folder
-from influence_core.service.review_views import Receipt, RowId
+from influence_core.service.review_views import NextSteps, Receipt, RowId, StepView
+from influence_core.service.review_words import ago, step_words
 
 MAX_ACTS = 500  # of one message
 _MAX_EVIDENCE = 8_000  # characters
@@ -62,13 +65,30 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
             good.append(_act(held, tab, number, given))
         except BadInput as problem:
             refused.append((tab, number, str(problem)))
+    said: list[tuple[str, int, str]] = []
     for act in _recorded(log, name, good, refused):
         about = log.decisions(act.target) if act.target is not None else ()
         kept.append((act.tab, act.number, tuple(decision.row for decision in about)))
-    return Receipt(tuple(kept), tuple(refused))
+        if act.target is not None:
+            said.append((act.tab, act.number, step_words(log.step(act.target))))
+    return Receipt(tuple(kept), tuple(refused), tuple(said))
 
 
-def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Any]:
+def next_steps(study: str, reviewer: str) -> NextSteps:
+    """Return what a reviewer's next undo and redo are about, on whichever screen that was done.
+
+    Raises:
+        BadInput: They may not review this study, or their name is none.
+    """
+    name, log = reviewer_name(study, reviewer), Reviews(study_folder(study))
+    return NextSteps(_view(log.next_step(name, "undo")), _view(log.next_step(name, "redo")))
+
+
+def _view(step: Step | None) -> StepView | None:
+    return None if step is None else StepView(step.seq, step_words(step), step.at, ago(time.time() - step.at))
+
+
+def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Logged]:
     """Record all at once; if one is malformed, each by itself, so that the others are not lost."""
     if not acts:
         return []
@@ -119,8 +139,23 @@ def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
     if texts["label"] is not None and rows.is_regression(held) and not isinstance(as_number(texts["label"]), float):
         raise BadInput(_WHAT, f"'{texts['label'][:40]}' is no number.", "Type a number, such as 3.5.")
     label = texts["label"].strip() if texts["label"] is not None else None
+    if label is not None and label not in (known := held.study.header.classes) and not rows.is_regression(held):
+        _check_new_class(label, known)
     done: Any = action
     return Decision(split, row, done, label, weight, comment, texts["given"])
+
+
+def _check_new_class(name: str, known: Sequence[str]) -> None:
+    """Raise if a new class is one of the study in another spelling, or could not be told from one by eye."""
+    if not name.isprintable():
+        raise BadInput(_WHAT, f"The class {name[:80]!r} has invisible characters.", "Type its name again.")
+    twin = next((one for one in known if _spelling(one) == _spelling(name)), None)
+    if twin is not None:
+        raise BadInput(_WHAT, f"'{name[:80]}' is the class '{twin}' in another spelling.", f"Choose '{twin}'.")
+
+
+def _spelling(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:

@@ -27,8 +27,30 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A column of a table row under review, beside what its nearest training rows hold there.
+
+    Attributes:
+        near: Their values in short, a range or the most frequent one; empty where rows are not compared.
+        differs: The row's value lies outside of theirs.
+        read: The model reads this column.
+    """
+
+    name: str
+    value: str
+    near: str = ""
+    differs: bool = False
+    read: bool = True
+
+
+@dataclass(frozen=True)
 class BesideRow:
-    """A row beside the one under review: small, with its label and why it is there."""
+    """A row beside the one under review: small, with its label and why it is there.
+
+    Attributes:
+        differs: Table rows: ``(column, its value, the value of the row under review)``, furthest apart first.
+        alike: In how many columns that the model reads it does not differ, of ``columns``.
+    """
 
     split: str
     row_id: RowId
@@ -37,6 +59,9 @@ class BesideRow:
     image: str | None
     text: str
     score: float
+    differs: tuple[tuple[str, str, str], ...] = ()
+    alike: int = 0
+    columns: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,7 @@ class ReviewCard:
     Attributes:
         position: Its place in the queue, from 0.
         suggested: The label that it should have, if any can be said.
+        error: Regression only: predicted minus given number, in words.
         chance: How probable that is, in [0, 1]; None in a regression.
         chance_from: Where the chance comes from.
         reasons: Why the row is in question, in sentences.
@@ -85,10 +111,11 @@ class ReviewCard:
     row_id: RowId
     image: str | None
     text: str | None
-    cells: tuple[tuple[str, str], ...]
+    cells: tuple[Cell, ...]
     alt: str
     given: str
     predicted: str
+    error: str | None
     suggested: str | None
     chance: float | None
     chance_from: str
@@ -108,12 +135,14 @@ class ReviewBatch:
         start: The place of the first card.
         total: Rows of the queue.
         done: Those about which this reviewer's decision holds.
+        new_classes: Classes that the study does not have and that reviewers have given to rows.
     """
 
     start: int
     total: int
     done: int
     cards: tuple[ReviewCard, ...]
+    new_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +151,37 @@ class Receipt:
 
     Attributes:
         kept: ``(tab, number, rows that an undo or redo was about)``.
+        said: ``(tab, number, in words)`` of every undo or redo that was about something.
         refused: ``(tab, number, reason)``.
     """
 
     kept: tuple[tuple[str, int, tuple[RowId, ...]], ...]
     refused: tuple[tuple[str, int, str], ...] = ()
+    said: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class StepView:
+    """An act that the next undo or redo is about.
+
+    Attributes:
+        seq: Its number in the log.
+        words: What it did, such as ``'ham' → 'spam' on row 312`` or ``relabelled 37 rows as 'spam'``.
+        at: When, in seconds since 1970; ``ago``: how long that is past, in words.
+    """
+
+    seq: int
+    words: str
+    at: float
+    ago: str
+
+
+@dataclass(frozen=True)
+class NextSteps:
+    """What the next undo and the next redo of a reviewer are about; None where there is nothing."""
+
+    undo: StepView | None
+    redo: StepView | None
 
 
 @dataclass(frozen=True)
@@ -183,7 +238,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class DecisionsPage:
-    """Everything on the screen of decisions but the log."""
+    """Everything on the screen of decisions but the log.
+
+    Attributes:
+        reviewers: Everybody who ever decided, without owners who resolved conflicts: they resolve them otherwise.
+    """
 
     pace: tuple[Pace, ...]
     actions: Mapping[str, int]
@@ -191,3 +250,4 @@ class DecisionsPage:
     conflicts: tuple[ConflictView, ...]
     agreement: Agreement
     may_resolve: bool
+    reviewers: tuple[str, ...] = ()

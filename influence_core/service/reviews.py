@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,7 @@ def review_batch(
         study: The study's name.
         token: The queue's.
         reviewer: The typed name; whoever is signed in reviews under their own.
-        after: Place of the first card; None: where the reviewer stopped.
+        after: Place of the first card; None: where the reviewer stopped in this queue.
         n: At most so many cards, and never more than ``MOST_CARDS``.
         row: Begin with this row instead, if it is in the queue.
 
@@ -42,23 +43,31 @@ def review_batch(
     refuse_locked(rows.split)
     log = Reviews(study_folder(study))
     mine = log.rows_of(name, rows.split)
-    start = _start(rows, mine, after, row)
+    start = _start(rows, mine, after, row, lambda: log.last_row(name, rows.split, rows.token))
     ids = rows.row_ids[start : start + max(1, min(n, MOST_CARDS))]
     cards = review_cards.cards(held, base_name(study), rows.split, ids, start)
     said = log.decided(rows.split, ids)
     done = sum(1 for value in rows.row_ids if value in mine)
-    return ReviewBatch(start, len(rows.row_ids), done, tuple(_with(card, said, name) for card in cards))
+    classes = held.study.header.classes
+    new = log.new_labels(classes) if classes else ()
+    return ReviewBatch(start, len(rows.row_ids), done, tuple(_with(card, said, name) for card in cards), new)
 
 
-def _start(rows: Queue, mine: dict[RowId, int], after: int | None, row: RowId | None) -> int:
-    """Return where to begin: after the row decided last, at the first one that is still open from there on."""
+def _start(
+    rows: Queue, mine: dict[RowId, int], after: int | None, row: RowId | None, last_of: Callable[[], RowId | None]
+) -> int:
+    """Return where to begin: after the row that was decided last from this queue, at the first open one from there on.
+
+    A row that was decided elsewhere moves nobody to the middle of a list.
+    """
     ids = rows.row_ids
     if row is not None and row in ids:
         return ids.index(row)
     if after is not None:
         return max(0, min(after, len(ids) - 1))
     place = {value: i for i, value in enumerate(ids)}
-    last = next((place[value] for value in reversed(mine) if value in place), -1)
+    stopped = last_of()
+    last = -1 if stopped is None else place.get(stopped, -1)
     order = (*range(last + 1, len(ids)), *range(last + 1))
     return next((i for i in order if ids[i] not in mine), len(ids))
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,16 +17,11 @@ import torch
 from playwright.sync_api import Page, expect
 
 from influence_core import Study, attribute, service
-from tests.e2e.conftest import ROOT, AppServer
+from tests.e2e.conftest import AppServer, command
 from tests.e2e.test_review import PATIENT, WAITING
 
 ROW = "r212"
 FLIPPED = {f"r{i}" for i in range(200, 209)}
-
-
-def command(*words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "influence_core", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

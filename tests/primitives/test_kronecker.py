@@ -11,15 +11,13 @@ from influence_core.examples import Batch
 from influence_core.primitives.gradients import planned_gradients
 from influence_core.primitives.kronecker import (
     MAX_SIDE,
-    Positions,
-    batch_positions,
+    Seen,
+    batch_seen,
     columns,
     eigenbasis,
     is_factored,
     noise,
-    rotated_squares,
     sampled_labels,
-    second_moment,
     split_plan,
 )
 from influence_core.primitives.losses import LOSSES, BuiltinLoss
@@ -113,34 +111,58 @@ class Mixed(nn.Module):
         return self.head(torch.tanh(self.step(torch.tanh(self.step(h)))))
 
 
-def test_positions_hold_the_gradients_of_their_layers() -> None:
+def mixed_seen() -> tuple[nn.Module, Tensor, Tensor, dict[str, Seen], dict[str, Tensor]]:
+    """The model, its data, what its layers saw, and each layer's gradient of every row by autograd ``[n, o, d]``."""
     model, x, y = made(Mixed, 0).eval(), normal(N, 2, 4, 4, seed=1), targets("cross_entropy")
     loss, batch = LOSSES["cross_entropy"], Batch(x, y)
     plan = planned_gradients(model, loss, batch)
     names, rest = split_plan(model, plan)
     assert set(names) == {"conv", "step", "head"} and rest.factored == ("norm",)
-    seen = next(iter(batch_positions(model, loss, names, batch, "true", None)))
-    assert seen["step"].inputs.shape == (N, 2, 28) and seen["conv"].inputs.shape == (N, 9, 9)
+    seen = next(iter(batch_seen(model, loss, names, batch, "true", None)))
+    rows: dict[str, list[Tensor]] = {name: [] for name in names}
     for i in range(N):
         model.zero_grad()
         loss(model, Batch(x[i : i + 1], y[i : i + 1])).sum().backward()
         for name in names:
             module = model.get_submodule(name)
-            own = torch.einsum("to,td->od", seen[name].errors[i], seen[name].inputs[i])
             weight = module.weight.grad.flatten(1)  # type: ignore[union-attr]
             parts = [weight] if module.bias is None else [weight, module.bias.grad[:, None]]  # type: ignore[union-attr, index]
-            torch.testing.assert_close(own, torch.cat(parts, 1), rtol=1e-10, atol=1e-12)
+            rows[name].append(torch.cat(parts, 1).clone())
+    return model, x, y, seen, {name: torch.stack(values) for name, values in rows.items()}
+
+
+def test_layers_see_the_gradients_of_their_rows() -> None:
+    _, _, _, seen, rows = mixed_seen()
+    assert seen["conv"].positions == 9 and seen["step"].positions == 2 and seen["head"].positions == 1
+    for name, g in rows.items():
+        o, d = g.shape[1:]
+        left, right = (torch.linalg.qr(normal(k, k, seed=k)).Q for k in (o, d))
+        torch.testing.assert_close(seen[name].rotated_squares(None, None), g.square().sum(0), rtol=1e-9, atol=1e-13)
+        turned = (left.T @ g @ right).square().sum(0)
+        torch.testing.assert_close(seen[name].rotated_squares(left, right), turned, rtol=1e-9, atol=1e-13)
+
+
+def test_moments_are_sums_over_rows_and_positions() -> None:
+    model, x, _, seen, _ = mixed_seen()
+    patches = F.unfold(x, 2, 1, 1, 2).transpose(1, 2).reshape(-1, 8)
+    a = torch.cat([patches, torch.ones(len(patches), 1).double()], 1)
+    torch.testing.assert_close(seen["conv"].input_moment(), a.T @ a)
+    e = seen["conv"].errors[0].flatten(2).transpose(1, 2).reshape(-1, 3)
+    torch.testing.assert_close(seen["conv"].error_moment(), e.T @ e)
+    both = torch.cat([torch.cat([part, torch.ones(N, 1).double()], 1) for part in seen["step"].inputs])
+    torch.testing.assert_close(seen["step"].input_moment(), both.T @ both)
+    errors = torch.cat(seen["step"].errors)
+    torch.testing.assert_close(seen["step"].error_moment(), errors.T @ errors)
+    assert model.head.bias is None and seen["head"].input_moment().shape == (27, 27)  # type: ignore[union-attr]
 
 
 def test_the_factors_of_a_linear_model_under_squared_error_are_its_whole_curvature() -> None:
     model, x, y = made(lambda: nn.Linear(3, D), 0).eval(), normal(N, 3, seed=1), targets("mse")
     loss = LOSSES["mse"]
-    total_a, total_g = torch.zeros(4, 4).double(), torch.zeros(D, D).double()
-    seen = list(batch_positions(model, loss, ("",), Batch(x, y), "exact", None))
+    seen = list(batch_seen(model, loss, ("",), Batch(x, y), "exact", None))
     assert len(seen) == D
-    for column in seen:
-        total_g += second_moment(column[""].errors) / N
-    total_a = second_moment(seen[0][""].inputs) / N
+    total_a = seen[0][""].input_moment() / N
+    total_g = torch.stack([column[""].error_moment() for column in seen]).sum(0) / N
 
     def value(flat: Tensor) -> Tensor:
         w = flat.reshape(D, 4)
@@ -151,24 +173,12 @@ def test_the_factors_of_a_linear_model_under_squared_error_are_its_whole_curvatu
     torch.testing.assert_close(torch.kron(total_g, total_a), expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("positions", [1, 5])
-def test_rotated_squares_are_those_of_the_gradients(positions: int) -> None:
-    seen = Positions(normal(N, positions, 4, seed=1), normal(N, positions, 3, seed=2))
-    left, right = (torch.linalg.qr(normal(k, k, seed=k)).Q for k in (3, 4))
-    g = torch.einsum("nto,ntd->nod", seen.errors, seen.inputs)
-    torch.testing.assert_close(rotated_squares(seen, None, None), g.square().sum(0))
-    torch.testing.assert_close(rotated_squares(seen, left, right), (left.T @ g @ right).square().sum(0))
-
-
-def test_moments_and_eigenbases() -> None:
-    values = normal(N, 3, 4, seed=1)
-    moment = second_moment(values.float())
-    assert moment.dtype == torch.float64
-    torch.testing.assert_close(moment, torch.einsum("ntd,nte->de", values, values), rtol=1e-5, atol=1e-5)
-    exact = second_moment(values[:1, :1])  # of rank one: rounding below zero is cut off
-    eigenvalues, vectors = eigenbasis(exact)
+def test_an_eigenbasis_has_no_value_below_zero() -> None:
+    vector = normal(1, 4, seed=1)
+    moment = vector.T @ vector  # of rank one: rounding below zero is cut off
+    eigenvalues, vectors = eigenbasis(moment)
     assert float(eigenvalues.min()) >= 0
-    torch.testing.assert_close(vectors @ torch.diag(eigenvalues) @ vectors.T, exact, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(vectors @ torch.diag(eigenvalues) @ vectors.T, moment, rtol=1e-10, atol=1e-12)
 
 
 def test_which_layers_have_factors() -> None:

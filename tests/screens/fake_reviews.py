@@ -12,7 +12,7 @@ from tests.screens.fake_data import material
 FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
     "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
-    "frozen_queue has_moved undo_last cleaned_original"
+    "frozen_queue has_moved next_steps undo_last cleaned_original"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
@@ -59,9 +59,14 @@ class FakeReviews:
         """Tell whether the list is another than the frozen one."""
         return token[-1] != str(self.lists)
 
-    def undo_last(self, study: str, reviewer: str) -> str:
+    def next_steps(self, study: str, reviewer: str) -> views.NextSteps:
+        """Return a batch of ann's; of others nothing."""
+        step = views.StepView(11, f"relabelled 37 rows as '{HOSTILE}'", 1e9, "2 min ago")
+        return views.NextSteps(step if reviewer == "ann" else None, None)
+
+    def undo_last(self, study: str, reviewer: str, expects: int | None = None) -> str:
         """Keep whose act was undone."""
-        self.written.append(("undo_last", (reviewer,)))
+        self.written.append(("undo_last", (reviewer, expects)))
         return f"Undone: train row 7: keep ({HOSTILE})."
 
     def cleaned_original(self, study: str, name: str, content: bytes) -> tuple[bytes, str]:
@@ -93,6 +98,7 @@ class FakeReviews:
             (views.Pace("ann", 12, 1e9, 1e9 + 60, 12.0), views.Pace(HOSTILE, 1, 2e9, 2e9, None)),
             {"relabel": 3, "keep": 9}, 1, (views.ConflictView("train", 7, "3", votes),),
             views.Agreement("Cohen's kappa", 0.4, 5, ("ann", HOSTILE), ((HOSTILE, 0.2, 3),)), self.owner,
+            ("ann", HOSTILE),
         )  # fmt: skip
 
     def decisions_log(self, study: str, text: str = "", reviewer: str = "", *_: Any) -> tuple[views.LogLine, ...]:

@@ -38,9 +38,19 @@ def test_reviewers_resolve_nothing(opened: Opener, fake: FakeService) -> None:
 def test_the_last_act_is_undone_by_name(opened: Opener, fake: FakeService) -> None:
     app = opened("decisions", study="digits")
     app.selectbox(key="undo_whose").set_value("ann").run()
+    assert "Undo: relabelled 37 rows as &#x27;&lt;b&gt;bold" in markup(app) and "2 min ago" in markup(app)
     app.button(key="undo_last").click().run()
-    assert fake.reviews.written == [("undo_last", ("ann",))] and not app.exception
-    assert app.toast[0].value.startswith("Undone") and "train row 7" in app.toast[0].value
+    assert fake.reviews.written == [("undo_last", ("ann", 11))] and not app.exception
+    assert app.toast[0].value.startswith(r"Undone\: train row 7") and r"\<img src\=x\>" in app.toast[0].value
+
+
+def test_where_nothing_is_left_to_undo_the_button_is_off(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    whose = app.selectbox(key="undo_whose")
+    whose.set_value(next(name for name in whose.options if name != "ann")).run()
+    assert app.button(key="undo_last").disabled and "Nothing is left to undo." in markup(app)
+    fake.reviews.nothing = True
+    assert not [button for button in opened("decisions", study="digits").button if button.key == "undo_last"]
 
 
 def test_the_list_of_suspects_holds_still_until_it_is_taken_anew(opened: Opener, fake: FakeService) -> None:
