@@ -203,6 +203,13 @@ class Writer:
         self.create(name, array.shape or (1,), array.dtype)
         self.write(name, 0, array.reshape(array.shape or (1,)))
 
+    def drop(self, name: str) -> None:
+        """Delete an array that was of use on the way only."""
+        while self._behind:
+            self._behind.popleft().result()
+        os.close(self._sheets.pop(name).file)
+        (self.path / f"{name}.npy").unlink(missing_ok=True)
+
     def close(self, *, flush: bool) -> None:
         """Close the files; ``flush`` waits until their content is on the disk, and raises what kept it from it."""
         self._writing.shutdown()

@@ -120,9 +120,18 @@ class Recorded:
             yield state, after, gradient, step
             state = after
 
-    def backward(self, stage: str, first: int = 0) -> Iterator[tuple[State, State, Tensor, Step]]:
-        """Yield the steps from the last to number ``first``, each with the states around it and its gradient."""
-        starts = [s for s in range(0, len(self.steps), self.segment) if s + self.segment > first][::-1]
+    def backward(
+        self, stage: str, first: int = 0, below: int | None = None
+    ) -> Iterator[tuple[State, State, Tensor, Step]]:
+        """Yield the steps from the last to number ``first``, each with the states around it and its gradient.
+
+        Args:
+            stage: Name of the work, for the progress.
+            first: Number of the step to end with.
+            below: Number of the step to begin below, a multiple of the segment; None: with the last.
+        """
+        below = len(self.steps) if below is None else below
+        starts = [s for s in range(0, below, self.segment) if s + self.segment > first][::-1]
         total = sum(min(s + self.segment, len(self.steps)) - max(s, first) for s in starts)
         yield from self.run.track(self._reversed(starts, first), stage, total)
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence_core.checkpoints import StateDict, checked_checkpoints, checked_rates, load_state
+from influence_core.checkpoints import StateDict, built_module, checked_checkpoints, checked_rates, load_state
 from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
-from influence_core.examples import Batch, Examples, content_hash
+from influence_core.examples import Batch, Examples, checked_ids, content_hash
 from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
 from influence_core.primitives.losses import CustomLoss, outputs, predicted_classes, resolved_loss
 from influence_core.recipe import Recipe
@@ -73,14 +73,14 @@ class Task:
     ) -> None:  # fmt: skip
         """Check and freeze the parts."""
         self.factory: Callable[[], nn.Module] | None = None if isinstance(model, nn.Module) else model
-        self._module = copy.deepcopy(model) if isinstance(model, nn.Module) else _built(model)
+        self._module = copy.deepcopy(model) if isinstance(model, nn.Module) else built_module(model)
         splits = {"train": (train, train_ids), "test": (test, test_ids), "locked": (locked, locked_ids)}
         self._splits = {
             name: data if isinstance(data, Examples) else Examples(data, name)
             for name, (data, _) in splits.items()
             if data is not None
         }
-        self._ids = {name: _checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
+        self._ids = {name: checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
         self.loss = resolved_loss(loss)
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
         self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
@@ -184,7 +184,7 @@ class Task:
         _ = self.provides  # so that every view finds it
         view = copy.copy(self)
         view._typed, view._positions = rows, {}
-        view._ids = {**self._ids, TYPED: _checked_ids(ids, len(rows), TYPED)}
+        view._ids = {**self._ids, TYPED: checked_ids(ids, len(rows), TYPED)}
         return view
 
     def with_checkpoints(self, states: Sequence[StateDict], rates: Sequence[float] | None, fingerprint: str) -> Task:
@@ -387,32 +387,3 @@ class Task:
         rows = {name: examples.content_hash() for name, examples in self._splits.items()}
         recipe = self.recipe.to_json() if self.recipe else None
         return digest([module_identity(self._module), weights, self.learning_rates, loss, rows, recipe])
-
-
-def _built(factory: Any) -> nn.Module:
-    if not callable(factory):
-        raise BadInput(
-            "The model cannot be used",
-            f"It is a {type(factory).__name__}.",
-            "Give an nn.Module or a function that returns one.",
-        )
-    with torch.random.fork_rng(devices=[]):
-        model = factory()
-    if not isinstance(model, nn.Module):
-        raise BadInput(
-            "The model factory cannot be used", f"It returned a {type(model).__name__}.", "Return an nn.Module."
-        )
-    return model
-
-
-def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:
-    values = np.arange(n_rows) if ids is None else np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-    if len(values) != n_rows:
-        raise BadInput(
-            f"The {name} row ids do not match",
-            f"There are {len(values)} ids for {n_rows} rows.",
-            "Give one id per row.",
-        )
-    if len(np.unique(values)) != n_rows:
-        raise BadInput(f"The {name} row ids are not unique", "An id occurs twice.", "Give every row its own id.")
-    return values

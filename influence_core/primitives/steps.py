@@ -125,7 +125,7 @@ class Rule:
             number: Of the step, from 0.
         """
         fresh = number + self.taken == 0
-        speeds = self.momentum * speeds + (1.0 if fresh else 1 - self.dampening) * bent
+        speeds = bent if fresh else self.momentum * speeds + (1 - self.dampening) * bent
         moved = bent + self.momentum * speeds if self.nesterov else speeds
         return self.shrunk(changes, rate) - self.rates(rate) * moved, speeds
 

@@ -386,3 +386,36 @@ def test_a_killed_replay_goes_on_at_its_last_segment(tmp_path: Path) -> None:
     taken = [report for report in reports if report[0].startswith("going through the training")]
     assert taken[-1][1:] == (8, 8), "it began again from the first step"
     torch.testing.assert_close(fitted.scores(ROWS, Measurement("loss")), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("method", "name"), [("magic", "adam"), ("magic", "momentum"), ("tracin_ideal", "sgd")])
+def test_a_killed_query_goes_on_too(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("influence_core.estimators.kept_sweep.KEEP_SECONDS", 0.0)
+    own_loop(tmp_path / "r", OPTIMISERS[name])
+    expected = scores(task_of(tmp_path / "r"), method, tmp_path / "whole")
+    asked = [0]
+
+    def cancel() -> bool:
+        asked[0] += 1
+        return asked[0] > 16 + 10  # 16 steps to fit, and 10 of the 16 of the query, in segments of 4
+
+    with pytest.raises(Cancelled):
+        fit(task_of(tmp_path / "r"), registry.made(method), run_in(tmp_path / "part", cancel=cancel)).scores(ROWS)
+    reports: list[tuple[str, float, float]] = []
+    run = run_in(tmp_path / "part", progress=lambda *report: reports.append(report))
+    found = fit(task_of(tmp_path / "r"), registry.made(method), run).scores(ROWS)
+    assert reports[-1][1:] == (8, 8) and reports[-1][0].startswith("training, "), "it began again from the first step"
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    held = [path.name for path in (tmp_path / "part").rglob("found.npy")]
+    assert not held, "what was of use on the way only stays"
+
+
+def test_a_measurement_without_a_source_is_measured_all_the_same(tmp_path: Path) -> None:
+    own_loop(tmp_path / "r", OPTIMISERS["sgd"])
+    space: dict[str, Any] = {}
+    exec("def logit(model, batch): return model(batch.inputs)[:, 0]", space)  # as at a prompt
+    fitted = fit(task_of(tmp_path / "r"), registry.made("tracin_ideal"), run_in(tmp_path / "s"))
+    here = Measurement(lambda model, batch: model(batch.inputs)[:, 0])
+    torch.testing.assert_close(fitted.scores(ROWS, Measurement(space["logit"])), fitted.scores(ROWS, here))

@@ -21,30 +21,35 @@ augmentations, an unknown optimiser: the message says how far). Where a recipe d
 (other hardware) the replayed model is what is explained, and the notes say how far apart they are.
 
 Cost: one training run to fit, then per block of queries another one and two derivatives of every batch: about four
-training runs. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and the queries' ``[m, P]``.
+training runs, kept every few seconds so that a killed one goes on. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and
+the queries' ``[m, P]``, on disk six times while it runs.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from influence_core.config import Config
+from influence_core.config import Config, digest
 from influence_core.errors import Unavailable
 from influence_core.estimator import Fitted, Info
+from influence_core.estimators.kept_sweep import KeptSweep
 from influence_core.estimators.recorded_steps import RecordedFitted, RecordedSteps
-from influence_core.examples import Batch
+from influence_core.examples import Batch, content_hash
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import Adjoint
 from influence_core.primitives.threads import one_core
 from influence_core.registry import preset, register
 from influence_core.run import Run
+from influence_core.store import Writer
 from influence_core.task import Needs, Task
 
+VERSION = 1
 _QUERY_BYTES = 128 << 20  # of the carried gradients
 
 
@@ -114,12 +119,35 @@ class AdjointFitted(RecordedFitted):
 
     def _swept(self, final: Tensor) -> Tensor:
         """Return the derivatives ``[k, n_train]`` of measurements with gradients ``[k, P]`` in the final weights."""
-        recorded, last = self.recorded, self.estimator.config.last_epochs
-        adjoint = Adjoint(recorded.replay, final)
-        found = final.new_zeros(len(final), self.task.n_train)
-        first = 0
+        recorded, last, first = self.recorded, self.estimator.config.last_epochs, 0
         if last is not None:
             first = max(0, len(recorded.steps) - math.ceil(last * recorded.steps_per_epoch))
-        for before, after, gradient, step in recorded.backward("training, backwards", first):
+        inputs = {
+            "kind": "sweep backwards", "version": VERSION, "of": recorded.artifact.key, "first": first,
+            "final": content_hash(final.cpu()),
+        }  # fmt: skip
+        produce = partial(self._sweep, final=final, first=first)
+        artifact = self.run.artifacts.obtain(digest(inputs), inputs, produce, self.run.waiting)
+        return artifact.tensor("scores").clone().to(final.device)
+
+    def _sweep(self, writer: Writer, final: Tensor, first: int) -> None:
+        """Go back through the steps, from where an earlier process was."""
+        recorded, segment = self.recorded, self.recorded.segment
+        adjoint = Adjoint(recorded.replay, final)
+        found = final.new_zeros(len(final), self.task.n_train)
+
+        def carried() -> dict[str, Tensor]:
+            return {"weights": adjoint.weights, "first": adjoint.first, "second": adjoint.second, "found": found}
+
+        kept, below = KeptSweep(writer, carried()), None
+        earlier = kept.found(range(len(recorded.steps) // segment + 1))
+        if earlier is not None:
+            below, held = earlier[0] * segment, {name: value.to(final) for name, value in earlier[1].items()}
+            adjoint.weights, adjoint.first, adjoint.second = held["weights"], held["first"], held["second"]
+            found = held["found"]
+        for before, after, gradient, step in recorded.backward("training, backwards", first, below):
             found.index_add_(1, step.index.to(found.device), adjoint.back(before, after, gradient, step))
-        return found
+            if step.number % segment == 0:
+                kept.keep(step.number // segment, carried())
+        kept.close()
+        writer.save("scores", found)
