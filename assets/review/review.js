@@ -203,7 +203,11 @@ class Desk {
     const focused = this.comment && this.root.activeElement === this.comment;
     const body = this.root.querySelector(".desk");
     const card = this.card();
-    if (!this.reviewer) return body.replaceChildren(this.door());
+    if (!this.reviewer) {
+      body.replaceChildren(this.door());
+      if (document.activeElement === document.body) body.querySelector("input").focus(); // nobody is busy elsewhere
+      return;
+    }
     if (focused && typed !== null && body.dataset.at === String(this.at)) return this.header(body.querySelector("header"));
     const top = el("header", ""); this.header(top);
     const inside = card ? this.main(card) : el("div", "empty", el("b", "", this.at !== null && this.at >= this.total ? "The queue is done." : "Loading…"),
