@@ -12,12 +12,11 @@ from influence_core.reviews import MAX_ROWS
 from influence_core.service.batches import relabelling
 from influence_core.service.opened import opened, told_if_gone
 from influence_core.service.review_views import Batch
-from influence_core.service.suspect_views import SuspectFilter
+from influence_core.service.suspect_views import SURE, SuspectFilter
 from influence_core.service.suspected import found_suspects
 from influence_core.service.suspects import passing
 
 ACTIONS = ("suggested", "relabel", "keep", "drop")
-SURE = 0.5  # a suggestion more probable than this is more likely right than wrong
 _WHAT = "These rows cannot be decided together"
 
 

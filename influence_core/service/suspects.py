@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import astuple, replace
 
 import numpy as np
@@ -14,8 +15,10 @@ from influence_core.service import tasks
 from influence_core.service.folder import study_folder
 from influence_core.service.opened import OpenStudy, opened, told_if_gone
 from influence_core.service.review_views import decided
+from influence_core.service.slices import slice_columns, slice_of_rows, slice_sizes
 from influence_core.service.suspect_evidence import feeding_rows, reasons
 from influence_core.service.suspect_views import (
+    SURE,
     BudgetPrecision,
     SuspectColumn,
     SuspectFilter,
@@ -58,7 +61,8 @@ def suspects(study: str, filter: SuspectFilter) -> SuspectPage | FitNeeded:
         _column(filter.column or found.listed.default), tuple(_column(name) for name in found.listed.columns),
         len(found.listed.flags), found.listed.estimated, _planted(held), _budgets(held, found, filter.column),
         found.listed.notes, _missing(held), SOURCES.get(found.listed.held_out, ""),
-        None if found.listed.held_out else _more(study, held),
+        None if found.listed.held_out else _more(study, held), slice_columns(held),
+        slice_sizes(held, filter.sliced) if filter.sliced else (),
     )  # fmt: skip
 
 
@@ -90,12 +94,18 @@ def _missing(held: OpenStudy) -> tuple[tuple[str, str], ...]:
 
 def _check(held: OpenStudy, found: Found, chosen: SuspectFilter) -> None:
     classes, listed = held.study.header.classes, found.listed
-    named = {"given": (chosen.given, classes), "suggested": (chosen.suggested, classes),
-             "column": (chosen.column, listed.columns), "flagged": (chosen.flagged, listed.flags),
-             "planted": (chosen.planted, ("yes", "no"))}  # fmt: skip
+    named: dict[str, tuple[str, Collection[str]]] = {
+        "given": (chosen.given, classes), "suggested": (chosen.suggested, classes),
+        "column": (chosen.column, listed.columns), "flagged": (chosen.flagged, listed.flags),
+        "planted": (chosen.planted, ("yes", "no")), "slice": (chosen.sliced, slice_columns(held)),
+    }  # fmt: skip
+    if chosen.group:
+        parted = chosen.sliced in slice_columns(held)
+        named["group"] = chosen.group, [name for name, _ in slice_sizes(held, chosen.sliced)] if parted else []
     for name, (value, known) in named.items():
         if value and value not in known:
-            raise BadInput("The list cannot be filtered", f"{name} is '{value}'.", f"Use one of: {', '.join(known)}.")
+            fix = f"Use one of: {', '.join(known)}." if len(known) else "Leave it out."
+            raise BadInput("The list cannot be filtered", f"{name} is '{value[:80]}'.", fix)
     if not (chosen.page >= 0 and 0 < chosen.limit <= _MOST_ROWS and chosen.agree >= 0):
         why = f"page is {chosen.page}, limit {chosen.limit}, agree {chosen.agree}."
         raise BadInput("The list cannot be shown", why, f"Use whole numbers from 0, and 1 to {_MOST_ROWS} rows a page.")
@@ -120,6 +130,10 @@ def _filtered(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarra
         keep &= listed.flags[chosen.flagged]
     if chosen.agree:
         keep &= listed.flagged >= chosen.agree
+    if chosen.likely:
+        keep &= listed.beliefs is not None and listed.beliefs.wrong > SURE
+    if chosen.group:
+        keep &= slice_of_rows(held, chosen.sliced) == chosen.group
     if chosen.planted:
         truth = held.study.planted
         keep &= False if truth is None else truth == (chosen.planted == "yes")

@@ -42,7 +42,8 @@ NOTHING = {
 def chosen_rows(view: View) -> service.SuspectFilter:
     """Return the filter that the view describes."""
     return service.SuspectFilter(
-        column=view.by, given=view.labelled, suggested=view.suggested, agree=view.agree, text=view.search,
+        column=view.by, given=view.labelled, suggested=view.suggested, flagged=view.flagged, agree=view.agree,
+        likely=view.likely, sliced=view.sliced, group=view.group if view.sliced else "", text=view.search,
         planted=view.planted, page=view.page, limit=PER_PAGE,
     )  # fmt: skip
 
@@ -74,18 +75,40 @@ def filters(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> 
         st.selectbox(
             "Suggested", options, format_func=lambda name: any_class[name], **_tied("suggested", view.suggested)
         )
+        st.toggle("Only those more likely wrong than right", **_tied("likely", view.likely))
     if page.n_flagging > 1:
         counts = list(range(page.n_flagging + 1))
         st.selectbox(
             "Detectors that say “mislabelled”", counts, **_tied("agree", min(view.agree, page.n_flagging)),
             format_func=lambda n: f"at least {n} of {page.n_flagging}" if n else "any number",
         )  # fmt: skip
+    if page.n_flagging > 1:
+        flagging = {"": "any of them", **{c.name: plain_label(c.title) for c in page.columns if c.flags}}
+        st.selectbox("One of which is", list(flagging), format_func=flagging.__getitem__,
+                     **_tied("flagged", view.flagged))  # fmt: skip
+    if page.slice_columns:
+        _slices(view, page)
     if page.planted is not None:
         words = {"": "all", "yes": "flipped on purpose", "no": "not flipped"}
         st.selectbox(
             "Planted truth", list(words), format_func=lambda name: words[name], **_tied("planted", view.planted)
         )
     st.text_input("Search", placeholder="id, label, text or value", max_chars=200, **_tied("search", view.search))
+
+
+def _slices(view: View, page: service.SuspectPage) -> None:
+    """Draw the choice of a column that parts the rows, and of one of its slices."""
+    columns = {"": "all rows", **{name: plain_label(name) for name in page.slice_columns}}
+    st.selectbox(
+        "Slice by", list(columns), format_func=columns.__getitem__,
+        **session.widget("sliced", view.sliced, lambda new: {"sliced": new or "", "group": "", "page": 0}),
+    )  # fmt: skip
+    if page.groups:
+        groups = {"": "all", **{name: f"{plain_label(name)} · {count:,}" for name, count in page.groups}}
+        st.selectbox(
+            "Slice", list(groups), format_func=groups.__getitem__,
+            **session.widget("group", view.group, lambda new: {"group": new or "", "page": 0}, labels=view.sliced),
+        )  # fmt: skip
 
 
 def _default(page: service.SuspectPage) -> str:
@@ -126,14 +149,26 @@ def _budgets(budgets: tuple[service.BudgetPrecision, ...]) -> str:
     return f"{'By the planted truth' if known else 'Expected'}, by this order: {' · '.join(parts)}."
 
 
+def _change(row: service.SuspectRow) -> str:
+    """Return the given label and what it should be; "not this class" where that it is wrong is all that is likely."""
+    given, perhaps = element("b", text(row.datum.given)), ""
+    if not row.suggested:
+        return given
+    if row.is_sure:
+        right = element("span", f" {percent(row.chance)}", css="if-num", title="chance that the suggestion is right")
+        return given + " → " + element("b", text(row.suggested), css="if-label") + right
+    perhaps = element("small", text(f"perhaps {row.suggested} {percent(row.chance)}"), css="if-num")
+    if row.wrong <= 0.5:
+        return f"{given} {perhaps}"
+    wrong = element("span", f" {percent(row.wrong)}", css="if-num", title="chance that the given label is wrong")
+    return f"{given} → {element('b', text(f'not {row.datum.given}'), css='if-label')}{wrong} {perhaps}"
+
+
 def card(row: service.SuspectRow, unit: str) -> str:
     """Return one suspected row: what it is, what it should be, why, and what it does."""
     datum = row.datum
     here = session.href("row", split="train", row=str(datum.row_id))
-    change = element("b", text(datum.given))
-    if row.suggested:
-        change += " → " + element("b", text(row.suggested), css="if-label")
-        change += element("span", f" {percent(row.chance)}", css="if-num", title="chance that the suggestion is right")
+    change = _change(row)
     fed = [
         element(
             "a", thumbnail(test) or text(f"row {test.row_id}"), css="if-link", data_go="1",
@@ -145,7 +180,7 @@ def card(row: service.SuspectRow, unit: str) -> str:
     ]  # fmt: skip
     feeds = element("span", element("small", "feeds mistakes "), *fed, css="if-feeds") if fed else ""
     done = element("small", text(_decided(row.decided)), css="if-decided") if row.decided else ""
-    words = f"Row {datum.row_id}, labelled {datum.given}" + (f", rather {row.suggested}" if row.suggested else "")
+    words = f"Row {datum.row_id}, labelled {datum.given}" + (f", rather {row.suggested}" if row.is_sure else "")
     link = element(
         "a", element("span", str(row.rank), css="if-rank"), thumbnail(datum, "medium"),
         element(

@@ -49,7 +49,7 @@ class FakeSuspects:
         m = material(study)
         rows = [] if filter.text == "nothing" else [
             service.SuspectRow(
-                i + 1, self.datum(m, "train", i), m.classes[-1], 0.97, 0.98, 1.5, 2,
+                i + 1, self.datum(m, "train", i), m.classes[-1], *((0.97, 0.98), (0.3, 0.8), (0.1, 0.2))[i % 3], 1.5, 2,
                 ("8 of 10 neighbours say <b>3</b>", "the model said 3 until epoch 40"),
                 (self.datum(m, "test", 4),) if i == 0 else (), self.decided if i == 1 else (),
             ) for i in range(5)
@@ -59,7 +59,8 @@ class FakeSuspects:
         budget = (service.BudgetPrecision(60, 0.9, 0.88, 0.5, False),)
         return service.SuspectPage(
             tuple(rows), total, 1200, column, (COMBINED, VOTES, LOSS), 3, self.likely, None, budget, ("A note.",),
-            (("KNN-Shapley value", "needs labels"),), "", self.more,
+            (("KNN-Shapley value", "needs labels"),), "", self.more, ("<i>sex", "age"),
+            (("men", 700), ("women", 500)) if filter.sliced else (),
         )  # fmt: skip
 
     def suspect_rows(self, study: str, filter: service.SuspectFilter) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,8 @@ def test_the_list_says_how_many_why_and_what_they_feed(opened: Opener, listed: F
     ("Labelled", "1", {"given": "1"}),
     ("Suggested", "8", {"suggested": "8"}),
     ("Detectors that say “mislabelled”", 2, {"agree": 2}),
+    ("One of which is", "neighbour_votes", {"flagged": "neighbour_votes"}),
+    ("Slice by", "age", {"sliced": "age"}),
 ])  # fmt: skip
 def test_filters_reach_the_service_and_the_address(
     opened: Opener, listed: FakeSuspects, label: str, value: Any, change: dict[str, Any]
@@ -51,7 +54,35 @@ def test_filters_reach_the_service_and_the_address(
     assert listed.asked[-1].page == 1
     select(app, label).set_value(value).run()
     assert listed.asked[-1] == replace(service.SuspectFilter(), **change)
-    assert set(app.query_params) == {"study", {"column": "by", "given": "labelled"}.get(next(iter(change)), *change)}
+    assert set(app.query_params) == {
+        "study",
+        {"column": "by", "given": "labelled", "sliced": "slice"}.get(next(iter(change)), *change),
+    }
+
+
+def test_a_pair_of_classes_a_slice_and_the_likely_ones_are_one_address(opened: Opener, listed: FakeSuspects) -> None:
+    app = opened("suspects", study="digits", labelled="1", suggested="8", slice="age", group="men", likely="1")
+    asked = service.SuspectFilter(given="1", suggested="8", sliced="age", group="men", likely=True)
+    assert listed.asked[-1] == asked
+    assert select(app, "Slice").options == ["all", "men · 700", "women · 500"]
+    select(app, "Slice").set_value("women").run()
+    assert listed.asked[-1] == replace(asked, group="women")
+    select(app, "Slice by").set_value("<i>sex").run()  # another column has other slices
+    assert listed.asked[-1] == replace(asked, sliced="<i>sex", group="")
+    app.toggle(key="w.likely").set_value(False).run()
+    assert listed.asked[-1] == replace(asked, sliced="<i>sex", group="", likely=False)
+    assert "likely" not in app.query_params and "group" not in app.query_params
+    opened("suspects", study="digits", group="men")  # a slice of no column
+    assert listed.asked[-1] == service.SuspectFilter()
+
+
+def test_what_is_unsure_is_called_not_this_class(opened: Opener, listed: FakeSuspects) -> None:
+    page = markup(opened("suspects", study="digits"))
+    assert page.count("not ") >= 1 and re.search(
+        r"→ <b[^>]*>not \d</b><span[^>]*> 80%</span> <small[^>]*>perhaps 9 30%", page
+    )
+    assert re.search(r"<b>\d</b> <small[^>]*>perhaps 9 10%</small>", page)
+    assert page.count(", rather 9") == 4  # two sure rows, each named as card and as link
 
 
 def test_a_detector_without_in_sample_mark_has_none(opened: Opener, listed: FakeSuspects) -> None:
