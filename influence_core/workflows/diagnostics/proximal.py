@@ -15,7 +15,7 @@ class PbrfConfig(Config):
     """Which methods, against which response."""
 
     methods: tuple[str, ...] = Field(("influence", "grad_dot"), min_length=1, description="Methods that are compared.")
-    damping: float = Field(1e-2, gt=0, description="Proximity of the response, per mean loss: the methods' damping.")
+    damping: float = Field(1e-2, gt=0, description="Proximity of the response, per mean loss.")
     left_out: int = Field(24, ge=3, description="Training rows whose response is computed.")
     rows: int = Field(64, ge=1, description="Test rows that are looked at.")
 
