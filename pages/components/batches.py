@@ -9,7 +9,7 @@ import streamlit as st
 
 from influence_core import service
 from pages.components import errors, session
-from pages.components.html import element, plain_label, text
+from pages.components.html import element, percent, plain_label, text
 
 _TOKEN = "batch token"  # kept: names the next batch, so that two clicks are one
 _LAST = "last batch"  # kept: the study and what was written here last
@@ -53,8 +53,8 @@ def confirm(study: str, batch: service.Batch, key: str, to: str = "") -> None:
 
 def _expected(batch: service.Batch, wrong: float) -> str:
     if batch.action == "keep":
-        return f"On average their labels are right with {1 - wrong:.0%}."
-    return f"On average their labels are wrong with {wrong:.0%}."
+        return f"Mean chance that their labels are right: {percent(1 - wrong)}."
+    return f"Mean chance that their labels are wrong: {percent(wrong)}."
 
 
 def _rows(count: int) -> str:

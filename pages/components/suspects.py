@@ -75,7 +75,11 @@ def filters(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> 
         st.selectbox(
             "Suggested", options, format_func=lambda name: any_class[name], **_tied("suggested", view.suggested)
         )
-        st.toggle("Only those more likely wrong than right", **_tied("likely", view.likely))
+        st.toggle(
+            "Likely errors only",
+            help="Rows whose label is more likely wrong than right.",
+            **_tied("likely", view.likely),
+        )
     if page.n_flagging > 1:
         counts = list(range(page.n_flagging + 1))
         st.selectbox(

@@ -121,7 +121,7 @@ def test_the_list_is_relabelled_in_three_actions_and_taken_back_in_one(
     assert not listed.done  # nothing is prepared before it is asked for
     opened_together(app)
     page = markup(app)
-    assert "67 rows are left out: no suggestion for &lt;them&gt; is" in page and "wrong with 91%" in page
+    assert "67 rows are left out: no suggestion for &lt;them&gt; is" in page and "wrong: 91%" in page
     assert app.button(key="together_do").disabled  # nobody has said who they are
     app.text_input(key="together_name").input("ann").run()
     assert app.button(key="together_do").label == "Relabel 3 rows"
