@@ -25,7 +25,7 @@ def reviewer(study: str, key: str) -> str:
     return str(st.text_input("Your name", key=key, max_chars=_MAX_NAME, placeholder="stands beside every decision"))
 
 
-def confirm(study: str, batch: service.Batch, key: str, to: str = "") -> None:
+def confirm(study: str, batch: service.Batch, key: str, to: str = "", within: str = "") -> None:
     """Draw how many rows it comes to, and the button that does it.
 
     Args:
@@ -33,6 +33,7 @@ def confirm(study: str, batch: service.Batch, key: str, to: str = "") -> None:
         batch: The rows.
         key: Tells the widgets of this batch from those of another.
         to: The label that they all get, for the button.
+        within: Key of the popover that this is drawn in, which closes when it is done.
     """
     for count, why in batch.left:
         st.html(element("p", text(f"{_rows(count)} {'is' if count == 1 else 'are'} left out: {why}."), css="if-scale"))
@@ -46,7 +47,7 @@ def confirm(study: str, batch: service.Batch, key: str, to: str = "") -> None:
     name = reviewer(study, f"{key}_name")
     label = f"{_WORDS[batch.action]} {_rows(count)}" + (f" to “{plain_label(to)}”" if to else "")
     st.button(label, key=f"{key}_do", type="primary", disabled=not (count and name.strip()),
-              on_click=_decide, args=(study, name, _token(), batch, again))  # fmt: skip
+              on_click=_decide, args=(study, name, _token(), batch, again, within))  # fmt: skip
     st.html(element("p", "One act in the review log, with one undo; labels change at the next retraining.",
                     css="if-scale"))  # fmt: skip
 
@@ -67,12 +68,14 @@ def _token() -> str:
     return str(session.kept(_TOKEN))
 
 
-def _decide(study: str, name: str, token: str, batch: service.Batch, again: bool) -> None:
+def _decide(study: str, name: str, token: str, batch: service.Batch, again: bool, within: str) -> None:
     with errors.shown():
         done = service.decide_together(study, name, token, batch, again)
         session.keep(_TOKEN, None)
         session.keep(_LAST, (study, done.line))
         session.keep(session.REVIEWER, name)
+        if within:
+            session.hold(within, False)
         spared = f" {_rows(done.spared)} decided already: left as they are." if done.spared else ""
         session.say(f"{done.line.words}.{spared}")
 
@@ -87,7 +90,7 @@ def last(study: str) -> None:
         session.keep(_LAST, None)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="last_batch"):
-        st.html(element("p", text(f"{line.words}."), css="if-note"))
+        st.html(element("p", text(f"{line.words}.")), width="content")
         undo_button(study, line, "undo_batch", "Undo")
 
 

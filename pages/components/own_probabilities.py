@@ -13,6 +13,7 @@ from pages.components.html import element, text
 from pages.components.view import View
 
 _TAKEN = "probabilities taken"  # kept: how many files were
+_REFUSED = "probabilities refused"  # kept: of which study, what is wrong, why, and what to do
 
 
 def panel(view: View) -> None:
@@ -21,7 +22,11 @@ def panel(view: View) -> None:
     owner = service.role(view.study) == "owner"
     if given is None and not owner:
         return
-    with st.expander("Your own out-of-fold probabilities", expanded=bool(given and given.problem)):
+    refused = session.kept(_REFUSED)
+    wrong = refused is not None and refused[0] == view.study
+    with st.expander("Your own out-of-fold probabilities", expanded=wrong or bool(given and given.problem)):
+        if wrong:
+            st.html(errors.problem_panel(*refused[1:]))
         if given is not None:
             st.html(element("p", text(given.problem or _origin(given)), css="if-scale"))
         if owner:
@@ -48,13 +53,19 @@ def _given(study: str, there: bool) -> None:
 
 
 def _take(study: str, file: Any) -> None:
+    """Keep the file's probabilities; what is wrong with them is said here, not at the far top of the page."""
+    session.keep(_REFUSED, None)
+    session.keep(_TAKEN, int(session.kept(_TAKEN) or 0) + 1)  # an empty uploader: the server lets go of the file
     with errors.shown():
-        service.save_pred_probs(study, file.name, file)
-        session.keep(_TAKEN, int(session.kept(_TAKEN) or 0) + 1)  # an empty uploader: the server lets go of the file
-        session.say(f"{file.name} is kept in the study.")
+        try:
+            service.save_pred_probs(study, file.name, file)
+            session.say(f"{file.name} is kept in the study.")
+        except service.InfluenceError as problem:
+            session.keep(_REFUSED, (study, problem.what, problem.why, problem.fix))
 
 
 def _remove(study: str) -> None:
+    session.keep(_REFUSED, None)
     with errors.shown():
         service.remove_pred_probs(study)
         session.say("The probabilities are removed.")

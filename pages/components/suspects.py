@@ -256,7 +256,7 @@ def _together(view: View, classes: tuple[str, ...]) -> None:
     action, _, label = chosen.partition(" ")
     with errors.shown():
         batch = service.suspect_batch(view.study, chosen_rows(view), action, label)
-        batches.confirm(view.study, batch, "together", label)
+        batches.confirm(view.study, batch, "together", label, within="together")
 
 
 def _review(view: View) -> None:

@@ -39,6 +39,7 @@ class FakeSuspects:
     likely: int | None = 30
     decided: tuple[service.Decided, ...] = ()
     own: service.OwnProbabilities | None = None
+    refuses: Exception | None = None
 
     def suspects(self, study: str, filter: service.SuspectFilter) -> Any:
         self.asked.append(filter)
@@ -77,6 +78,8 @@ class FakeSuspects:
         return self.own
 
     def save_pred_probs(self, study: str, name: str, content: Any) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         self.done.append(("save", name, content.read()))
 
     def remove_pred_probs(self, study: str) -> None:

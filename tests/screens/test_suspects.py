@@ -133,7 +133,8 @@ def test_the_list_is_relabelled_in_three_actions_and_taken_back_in_one(
     assert batch.evidence == {"filter": "1"} and listed.asked[-1].given == "1"
     page = markup(app)
     assert "3 rows relabel: &lt;b&gt;bold&lt;/b&gt;" in page and "<script>" not in page
-    assert app.text_input(key="together_name").value == "ann"
+    assert not app.session_state["together"]  # it closes when it is done
+    assert opened_together(app).text_input(key="together_name").value == "ann"
     app.button(key="undo_batch").click().run()
     assert fake.reviews.written[-1] == ("undo_batch", ("ann", f"batch {fake.reviews.written[0][1][1]}", 1))
     assert not [button for button in app.button if button.key == "undo_batch"]
@@ -217,6 +218,12 @@ def test_probabilities_of_ones_own_are_taken_and_removed(
     assert app.button(key="pred_probs_use").disabled and len(app.get("file_uploader")) == 1
     own_probabilities._take("digits", type("File", (io.BytesIO,), {"name": "<b>x</b>.csv"})(b"id,3\n"))
     assert listed.done == [("save", "<b>x</b>.csv", b"id,3\n")]
+    listed.refuses = BadInput("The probabilities do not fit", "<i>dog</i> is no class.", "Name the classes.")
+    own_probabilities._take("digits", type("File", (io.BytesIO,), {"name": "x.csv"})(b"id,3\n"))
+    app.session_state["kept.probabilities refused"] = ("digits", "They do not fit", "<i>dog</i> is no class.", "Name.")
+    page = markup(app.run())
+    assert "They do not fit" in page and "&lt;i&gt;dog&lt;/i&gt;" in page and app.expander[-1].proto.expanded
+    listed.refuses = None
     listed.own = service.OwnProbabilities("<b>x</b>.csv", "ann@x.org", 1e9, "")
     app = opened("suspects", study="digits")
     assert "come from &lt;b&gt;x&lt;/b&gt;.csv, given by ann@x.org 2001-09-09 01:46 (UTC)." in markup(app)
