@@ -42,12 +42,18 @@ class TrustLine:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method that can be measured here, with the estimate of its fit."""
+    """A method that can be measured here, with the estimate of its fit.
+
+    Attributes:
+        seconds: Of the fit.
+        per_query: The method works for every query anew: its time grows with the test rows.
+    """
 
     method: str
     title: str
     seconds: float
     suggested: bool
+    per_query: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class TrustPage:
         compared: Titles of the methods whose agreement is known, and their rank correlations ``[k, k]``.
         unmeasured: Title and reason of methods that were tried.
         candidates: What can be measured.
+        impossible: Title and reason of every method whose scores cannot be summed here, or that cannot run.
         problem: Why nothing can be measured here; empty if it can.
         job: A measurement under way or failed.
         may_measure: Whether whoever asks may start one.
@@ -71,6 +78,7 @@ class TrustPage:
     agreement: np.ndarray
     unmeasured: tuple[tuple[str, str], ...]
     candidates: tuple[Candidate, ...]
+    impossible: tuple[tuple[str, str], ...]
     problem: str
     job: JobView | None
     may_measure: bool
@@ -92,7 +100,7 @@ def trust(study: str) -> TrustPage:
     return TrustPage(
         lines, _in_titles(known.advice, [line.method for line in lines]), tuple(map(_title, agreement.columns)),
         agreement.to_numpy(), tuple((_title(name), why) for name, why in known.unmeasured.items()),
-        () if problem else _candidates(held), problem, job,
+        () if problem else _candidates(held), () if problem else _impossible(held), problem, job,
         access.role(parts_of(study)[0]) == "owner",
     )  # fmt: skip
 
@@ -155,10 +163,27 @@ def _candidates(held: OpenStudy) -> tuple[Candidate, ...]:
                 seconds = cost(task, entry.make(), held.run).seconds
             except InfluenceError:
                 continue
-            several.append(Candidate(name, info.title, seconds, name in _SUGGESTED and seconds <= _CHEAP_SECONDS))
+            cheap = name in _SUGGESTED and seconds <= _CHEAP_SECONDS
+            several.append(Candidate(name, info.title, seconds, cheap, info.query == "solve"))
         return tuple(sorted(several, key=lambda one: one.seconds))
 
     return held.remembered(("trust candidates",), found)
+
+
+def _impossible(held: OpenStudy) -> tuple[tuple[str, str], ...]:
+    """Return the methods that LDS cannot judge here, each with the reason."""
+    found = []
+    for entry in registry.entries().values():
+        info = entry.info
+        if reason := registry.missing(info, held.study.task):
+            found.append((info.title, reason))
+        elif not info.scores:
+            found.append((info.title, "It has one number per training row, and none for a pair of rows."))
+        elif not info.additive:
+            found.append((info.title, "Its scores are an order, not amounts that can be summed over a half."))
+        elif info.partial:
+            found.append((info.title, "It scores a part of the rows only."))
+    return tuple(found)
 
 
 def _line(row: Mapping[Any, Any]) -> TrustLine:

@@ -10,6 +10,7 @@ from influence_core import service
 from pages.components import charts, errors, jobs, session
 from pages.components.html import element, empty, text
 
+PAPER = {"light": "#ffffff", "dark": "#0f1416"}
 _CHOSEN, _SUBSETS, _SEEDS = "trust_methods", "trust_subsets", "trust_seeds"
 
 
@@ -22,7 +23,8 @@ def result(page: service.TrustPage) -> None:
         st.html(empty("Nothing has been measured on this study yet", words))
         return
     st.html(element("p", element("b", text(page.advice)), css="if-headline"))
-    left, right = st.columns([3, 2], gap="medium")
+    with st.container(key="trust_result"):
+        left, right = st.columns([3, 2], gap="medium")
     with left:
         st.html(_table(page))
     with right:
@@ -39,12 +41,13 @@ def result(page: service.TrustPage) -> None:
 
 def _table(page: service.TrustPage) -> str:
     lines = []
-    for line in page.lines:
+    for place, line in enumerate(page.lines, 1):
         interval = f"{line.low:.2f} to {line.high:.2f}" if np.isfinite(line.low) else "–"
         cells = (f"{line.value:.2f}", interval, f"{line.seconds:.2g} s" if np.isfinite(line.seconds) else "–")
-        lines.append(element("tr", element("th", text(line.title), scope="row", title=text(line.note)),
+        lines.append(element("tr", element("td", str(place), css="if-num"),
+                             element("th", text(line.title), scope="row", title=text(line.note)),
                              *(element("td", text(cell), css="if-num") for cell in cells)))  # fmt: skip
-    head = ("Method", "Tracks retraining", "95% interval", "Scores took")
+    head = ("", "Method", "Tracks retraining", "95% interval", "Scores took")
     names = element("tr", *(element("th", name, scope="col") for name in head))
     best = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), float("nan"))
     noise = f" Retraining itself is noisy: {best:.2f} is the most that any method can reach." if best == best else ""
@@ -55,18 +58,18 @@ def _table(page: service.TrustPage) -> str:
 
 def fidelity_figure(page: service.TrustPage, theme: str) -> go.Figure:
     """Return fidelity against the seconds of the scores, with intervals, under the ceiling of the truth."""
-    colours, lines = charts.COLOURS[theme], [line for line in page.lines if np.isfinite(line.seconds)]
-    lines.sort(key=lambda line: line.seconds)  # so that neighbours are labelled on other sides
+    colours = charts.COLOURS[theme]
+    numbered = [(i, line) for i, line in enumerate(page.lines, 1) if np.isfinite(line.seconds)]
+    lines = [line for _, line in numbered]
     figure = go.Figure()
-    figure.add_scatter(
+    figure.add_scatter(  # the numbers are those of the table: names would lie over each other
         x=[max(line.seconds, 1e-3) for line in lines], y=[line.value for line in lines], mode="markers+text",
-        text=[line.method for line in lines], textfont={"size": 10}, cliponaxis=False,
-        textposition=["top right" if i % 2 else "bottom left" for i in range(len(lines))],
+        text=[str(i) for i, _ in numbered], textfont={"size": 10, "color": PAPER[theme]}, cliponaxis=False,
         error_y={
             "array": [line.high - line.value for line in lines],
             "arrayminus": [line.value - line.low for line in lines], "thickness": 1,
         },
-        marker={"size": 9, "color": colours["pro"]}, customdata=[line.title for line in lines],
+        marker={"size": 18, "color": colours["pro"]}, customdata=[line.title for line in lines],
         hovertemplate="%{customdata}: %{y:.2f} in %{x:.2g} s<extra></extra>",
     )  # fmt: skip
     ceiling = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), None)
@@ -112,7 +115,8 @@ def measure(study: str, page: service.TrustPage) -> None:
         return
     if page.job is not None:
         st.html(element("p", text(page.job.message), css="if-failed", role="alert"))
-    titles = {one.method: f"{one.title} ({one.seconds:.2g} s)" for one in page.candidates}
+    titles = {one.method: f"{one.title} ({_seconds(one.seconds)}{' and each row' * one.per_query})"
+              for one in page.candidates}  # fmt: skip
     session.hold(_CHOSEN, [one.method for one in page.candidates if one.suggested])
     chosen = st.multiselect("Methods, with the estimate of their fit", list(titles), format_func=titles.__getitem__,
                             key=_CHOSEN)  # fmt: skip
@@ -130,6 +134,15 @@ def measure(study: str, page: service.TrustPage) -> None:
         with errors.shown():
             plan = service.measuring_plan(study, chosen, int(subsets), int(seeds))
             st.html(element("p", text(plan), css="if-scale"))
+
+    if page.impossible:
+        with st.expander(f"Cannot be measured here ({len(page.impossible)})"):
+            st.html(element("ul", *(element("li", text(f"{title}: {why}")) for title, why in page.impossible)))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else (
+        f"{seconds / 3600:.1f} h")  # fmt: skip
 
 
 def _start(study: str, chosen: list[str], subsets: int, seeds: int) -> None:

@@ -16,7 +16,10 @@ LINES = (
     TrustLine("sgd_influence", "SGD-influence", 0.92, 0.88, 0.95, 0.99, 1.5, "margin; 50 subsets"),
     TrustLine("grad_dot", f"Gradients {HOSTILE}", 0.54, 0.43, 0.64, 0.99, 0.04, HOSTILE),
 )
-CANDIDATES = (Candidate("grad_dot", "Gradient dot product", 0.1, True), Candidate("magic", "MAGIC", 60.0, False))
+CANDIDATES = (
+    Candidate("grad_dot", "Gradient dot product", 0.1, True),
+    Candidate("magic", "MAGIC", 7200.0, False, True),
+)
 JOB = JobView(9, "trust-key", "Measuring methods", "running", "retraining", 0.4, 30.0, 90.0, "", True)
 
 
@@ -36,7 +39,7 @@ class FakeTrust:
         return TrustPage(
             lines, "SGD-influence tracks retraining best (0.92 of a possible 0.99)." if lines else "",
             tuple(line.title for line in lines), np.eye(len(lines)), (("GAS", HOSTILE),) if lines else (),
-            () if self.problem else CANDIDATES, self.problem, self.job, self.owner,
+            () if self.problem else CANDIDATES, (("CosIn", HOSTILE),), self.problem, self.job, self.owner,
         )  # fmt: skip
 
     def fidelity(self, study: str, method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pages.components.trust import fidelity_figure
 from tests.screens.conftest import Opener, markup
 from tests.screens.fake_service import FakeService
 from tests.screens.fake_trust import JOB
@@ -21,6 +22,19 @@ def test_an_empty_study_says_why_to_measure_and_what_it_costs(opened: Opener, fa
     assert "Nothing has been measured" in markup(app) and "100 models to train" in markup(app)
     app.button(key="trust_start").click().run()
     assert fake.trusting.started == [("digits", ("grad_dot",), 50, 2)] and not app.exception
+
+
+def test_dear_methods_and_those_that_cannot_run_say_so(opened: Opener, fake: FakeService) -> None:
+    app = opened("trust", study="digits")
+    offered = next(box for box in app.multiselect if box.key == "trust_methods").options
+    assert offered == ["Gradient dot product (0.1 s)", "MAGIC (2.0 h and each row)"]
+    assert "Cannot be measured here (1)" in [one.label for one in app.expander]
+    assert "CosIn: &lt;script&gt;" in markup(app)
+
+
+def test_points_carry_the_numbers_of_the_table(fake: FakeService) -> None:
+    (points,) = fidelity_figure(fake.trusting.trust("digits"), "dark").data
+    assert list(points.text) == ["1", "2"] and list(points.y) == [0.92, 0.54]
 
 
 def test_only_owners_measure_and_only_where_something_can_be_retrained(opened: Opener, fake: FakeService) -> None:

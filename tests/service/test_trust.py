@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from influence_core import service
+from influence_core import registry, service
 from influence_core.api import evaluate
 from influence_core.errors import BadInput
 from influence_core.service.opened import opened
@@ -18,6 +18,16 @@ def test_what_was_measured_is_shown_with_titles(own_studies: Path) -> None:
     assert before.lines == () and before.advice == "" and before.may_measure and not before.problem
     assert {one.method for one in before.candidates} >= {"grad_dot", "if_ggn"}
     assert [one.seconds for one in before.candidates] == sorted(one.seconds for one in before.candidates)
+    impossible = dict(before.impossible)
+    assert (
+        impossible["GAS"].startswith("Its scores are an order")
+        and "number per training row" in impossible["Training loss"]
+    )
+    assert len(impossible) + len(before.candidates) <= len(registry.entries())
+    assert not set(impossible) & {one.title for one in before.candidates}
+    assert {one.method for one in before.candidates if one.per_query} <= {
+        name for name, entry in registry.entries().items() if entry.info.query == "solve"
+    }
     assert "models" in service.measuring_plan("linear", ["grad_dot"], 10, 1)
     evaluate(opened("linear").study, ["grad_dot", "if_ggn", "gas"], ["lds", "agreement"],
              options={"subsets": 10, "seeds": 1, "rows": 8})  # fmt: skip
