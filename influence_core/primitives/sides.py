@@ -226,14 +226,15 @@ def _gram_is_cheaper(query: Factored, train: Factored) -> bool:
 
 
 def temporary_numbers(query: Side, train: Side) -> int:
-    """Return how many numbers per train row ``dot`` builds on the way to its result."""
+    """Return how many numbers per train row ``dot`` builds on the way to its result and has to keep in cache."""
     if isinstance(train, Tokens):
         return train.errors[0].numel()
     if isinstance(train, Dense):
         return 0
     assert isinstance(train, Factored)
     if train.positions == 1:
-        return 0 if isinstance(query, Factored) and query.positions == 1 else train.errors.shape[2]
+        # Built once per query and read once: it may be larger than what is used again and again.
+        return 0 if isinstance(query, Factored) and query.positions == 1 else -(-train.errors.shape[2] // 4)
     if isinstance(query, Factored) and _gram_is_cheaper(query, train):
         return 2 * query.rows * query.positions * train.positions
     return train.inputs.shape[2] * train.errors.shape[2]
