@@ -111,7 +111,8 @@ def rows_in_words(n: int) -> str:
 def _line(line: Logged) -> BatchLine:
     said = line.evidence
     verb = _VERBS.get(str(said.get("action")), "decided")
-    to = f" to “{said['label']}”" if said.get("label") else ""
+    suggested = " as suggested" if said.get("rule") == "suggested" else ""
+    to = f" to “{said['label']}”" if said.get("label") else suggested
     return BatchLine(line.reviewer, line.tab, line.number, line.at, line.n_rows,
                      f"{rows_in_words(line.n_rows)} {verb}{to}")  # fmt: skip
 

@@ -45,6 +45,11 @@ def test_each_row_gets_its_suggestion_where_that_is_more_likely_right_than_wrong
     assert batch.left == ((60 - len(sure), "no suggestion is more likely right than wrong"),)
     assert batch.wrong == pytest.approx(found.beliefs.wrong[sure].mean())
     assert not (own_studies / "table" / "reviews.sqlite").exists()  # nothing is written by looking
+    done = service.decide_together("table", "ann", "t", batch)
+    assert done.line.words == f"{len(sure)} rows relabelled as suggested"
+    assert holds(own_studies) == {
+        ("ann", row): ("relabel", label) for row, label in zip(batch.rows, batch.labels, strict=True)
+    }
 
 
 def test_a_filtered_list_is_written_as_one_act_with_its_evidence_and_one_undo(own_studies: Path) -> None:
