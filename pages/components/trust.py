@@ -46,7 +46,7 @@ def _table(page: service.TrustPage) -> str:
         cells = (f"{line.value:.2f}", interval, f"{line.seconds:.2g} s" if np.isfinite(line.seconds) else "–")
         lines.append(element("tr", element("td", str(place), css="if-num"),
                              element("th", text(line.title), scope="row", title=text(line.note)),
-                             *(element("td", text(cell), css="if-num") for cell in cells)))  # fmt: skip
+                             *(element("td", text(cell.replace("-", "−")), css="if-num") for cell in cells)))  # fmt: skip
     head = ("", "Method", "Tracks retraining", "95% interval", "Scores took")
     names = element("tr", *(element("th", name, scope="col") for name in head))
     best = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), float("nan"))
@@ -76,7 +76,7 @@ def fidelity_figure(page: service.TrustPage, theme: str) -> go.Figure:
     if ceiling is not None:
         figure.add_hline(y=ceiling, line={"dash": "dot", "width": 1, "color": colours["ink"]},
                          annotation_text="what noise allows", annotation_font_size=10)  # fmt: skip
-    figure.update_xaxes(type="log", title="seconds for the scores", gridcolor="rgba(127,127,127,.15)")
+    figure.update_xaxes(type="log", dtick="D2", title="seconds for the scores", gridcolor="rgba(127,127,127,.15)")
     figure.update_yaxes(title="tracks retraining", gridcolor="rgba(127,127,127,.15)", range=_range(page))
     return _styled(figure, colours["ink"], 320)
 
