@@ -43,10 +43,11 @@ def _table(page: service.TrustPage) -> str:
     lines = []
     for place, line in enumerate(page.lines, 1):
         interval = f"{line.low:.2f} to {line.high:.2f}" if np.isfinite(line.low) else "–"
-        cells = (f"{line.value:.2f}", interval, f"{line.seconds:.2g} s" if np.isfinite(line.seconds) else "–")
+        took = f"{line.seconds:.2g} s" if np.isfinite(line.seconds) else "–"
+        cells = (cell.replace("-", "−") for cell in (f"{line.value:.2f}", interval, took))
         lines.append(element("tr", element("td", str(place), css="if-num"),
                              element("th", text(line.title), scope="row", title=text(line.note)),
-                             *(element("td", text(cell.replace("-", "−")), css="if-num") for cell in cells)))  # fmt: skip
+                             *(element("td", text(cell), css="if-num") for cell in cells)))  # fmt: skip
     head = ("", "Method", "Tracks retraining", "95% interval", "Scores took")
     names = element("tr", *(element("th", name, scope="col") for name in head))
     best = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), float("nan"))
