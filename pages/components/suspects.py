@@ -57,7 +57,8 @@ def lists(view: View) -> None:
     """Draw the choice between label suspects and the further lists."""
     st.segmented_control(
         "List", list(LISTS), format_func=lambda name: LISTS[name], label_visibility="collapsed", required=True,
-        **_tied("listing", view.listing),
+        # A browser that is clicked while the screen still arrives reports the control as it was before its value came.
+        **session.widget("listing", view.listing, lambda new: {"listing": new or view.listing, "page": 0}),
     )  # fmt: skip
 
 

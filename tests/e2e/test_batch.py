@@ -42,6 +42,12 @@ def read(server: AppServer, query: str) -> list[tuple]:
         db.close()
 
 
+def arrived(page: Page) -> None:
+    """Wait until the list is there, and whole."""
+    expect(page.locator(".if-suspects")).to_be_visible(timeout=PATIENT)
+    expect(page.locator('.stApp[data-test-script-state="notRunning"]')).to_be_visible(timeout=PATIENT)
+
+
 def test_a_list_is_relabelled_beside_a_live_desk_and_taken_back(page: Page, batch_server: AppServer) -> None:
     server = batch_server
     page.goto(f"{server.url}/?study=digits")  # a fresh server knows its pages after the first run
@@ -62,7 +68,7 @@ def test_a_list_is_relabelled_beside_a_live_desk_and_taken_back(page: Page, batc
     other = page.context.new_page()
     other.goto(f"{server.url}/suspects?study=digits&agree=2")
     title = other.get_by_role("button", name=re.compile(r"Relabel [\d,]+…"))
-    expect(title).to_be_visible(timeout=PATIENT)
+    arrived(other)
     title.click()
     name = other.get_by_label("Your name")
     name.fill("ann", timeout=PATIENT)
@@ -113,6 +119,7 @@ def test_a_list_is_relabelled_beside_a_live_desk_and_taken_back(page: Page, batc
 def test_a_batch_is_undone_later_on_the_screen_of_decisions(page: Page, batch_server: AppServer) -> None:
     server = batch_server
     page.goto(f"{server.url}/suspects?study=digits&agree=3")
+    arrived(page)
     page.get_by_role("button", name=re.compile(r"Relabel [\d,]+…")).click(timeout=PATIENT)
     page.get_by_label("Your name").fill("bea", timeout=PATIENT)
     page.keyboard.press("Enter")
