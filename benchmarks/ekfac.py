@@ -99,7 +99,8 @@ def _case(report: Report, case: Case, folder: Path) -> None:
         )
     for labels, other in (("true", "true"), ("sampled", "sampled"), ("exact", "sampled")):
         rank = _spearman(ours[labels], torch.from_numpy(scores[other]))
-        held = labels != "sampled"
+        # Its drawn labels make it differ from itself as much, under another seed: tests/rivals/test_kronfluence.py.
+        held = labels == "true"
         report.add(
             f"ekfac {case.kind}",
             f"Spearman, our '{labels}' labels with its '{other}' ones",

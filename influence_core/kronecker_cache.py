@@ -37,7 +37,7 @@ from influence_core.primitives.spectrum import Block, DiagonalBlock, FullBlock, 
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 
-VERSION = 2
+VERSION = 3
 MAX_BLOCK = 256
 _LABELS_IN_WORDS = {
     "exact": "the Gauss-Newton matrix", "sampled": "labels drawn from the model", "true": "the true labels",
@@ -167,7 +167,8 @@ class LayerCurvature:
             for part, divisor in (("A", n * positions[name]), ("G", n)):
                 moment = sums.get(f"{part}/{name}", self._zeros(name, part)) / divisor
                 check_finite(moment)
-                values, vectors = eigenbasis(moment)
+                # In the precision of the products that were summed: they have no more digits than that.
+                values, vectors = eigenbasis(moment.to(self.run.dtype))
                 writer.save(f"{i}.l{part}", values)
                 writer.save(f"{i}.Q{part}", vectors)
         for j, name in enumerate(self.rest.layers):

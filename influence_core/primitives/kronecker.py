@@ -279,6 +279,6 @@ def batch_sides(
 
 
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (rounding below zero cut off) and eigenvectors of a second moment, in float64."""
+    """Return eigenvalues (rounding below zero cut off) and eigenvectors of a second moment, in its precision."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return values.clamp_min(0.0), vectors
