@@ -1,6 +1,7 @@
 """The commands of the command line, a module per subject: each adds its own to ``base.app`` when it is imported."""
 
 from influence_core.commands import (
+    check,
     diagnose,
     imports,
     init,
@@ -17,6 +18,7 @@ from influence_core.commands.base import app
 
 __all__ = [
     "app",
+    "check",
     "diagnose",
     "imports",
     "init",

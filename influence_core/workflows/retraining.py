@@ -74,7 +74,7 @@ def plan(study: Study, changes: Sequence[Change], run: Run, seeds: int = SEEDS, 
     fix = correction(original, every)
     split_changes(original, every)
     outcomes = Outcomes(original.task, run.with_store(original.store))
-    missing = sum(not outcomes.has(c, seed) for seed in _seeds(original, seeds) for c in (Correction(), fix))
+    missing = sum(not outcomes.has(c, seed) for seed in paired_seeds(original, seeds) for c in (Correction(), fix))
     seconds = (missing + 1) * training_seconds(original.task, run)
     return Plan(changes_key(original, every), counted(every), missing + 1, seconds)
 
@@ -100,7 +100,8 @@ def training_seconds(task: Task, run: Run) -> float:
     return task.memo["training seconds"]
 
 
-def _seeds(study: Study, count: int) -> tuple[int, ...]:
+def paired_seeds(study: Study, count: int) -> tuple[int, ...]:
+    """Return the seeds of so many pairs of models, from the recipe's own on; refuse none or too many."""
     if not 1 <= count <= MAX_SEEDS:
         raise BadInput("Too few or too many pairs", f"{count} were asked for.", f"Train 1 to {MAX_SEEDS} pairs.")
     recipe = study.header.recipe
@@ -130,7 +131,7 @@ def retrain(
     original, name = study.version(""), checked_name(name)
     check_retrainable(original)
     every = combined(version_changes(original, parent), changes)
-    key, numbers = changes_key(original, every), _seeds(original, seeds)
+    key, numbers = changes_key(original, every), paired_seeds(original, seeds)
     for known in versions(original.path):
         if (known.key, known.name, known.seeds) == (key, name, numbers):
             return known
