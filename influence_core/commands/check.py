@@ -15,11 +15,13 @@ def check(
     study: StudyPath,
     method: Annotated[str, typer.Option("--method", "-m", help="Whose scores choose the rows.")],
     test: Annotated[list[str], typer.Option("--test", help="Test row id; several are one query, their mean.")],
-    drop: Annotated[str, typer.Option(help="Drop these rows: proponents, opponents, or rows (see --row).")] = "",
+    drop: Annotated[str, typer.Option(help="Drop these rows: proponents, opponents, or rows (of --row).")] = "",
     flip: Annotated[str, typer.Option(help="Give them another label (see --to).")] = "",
     downweight: Annotated[str, typer.Option(help="Let them count less (see --weight).")] = "",
     k: Annotated[int, typer.Option("--k", help="How many proponents or opponents.")] = 10,
-    row: Annotated[list[str] | None, typer.Option("--row", help="With `rows`: a training row id each.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help="A training row id; these rows rather than the k strongest.")
+    ] = None,
     to: Annotated[list[str] | None, typer.Option("--to", help="The new label: one for all, or one per --row.")] = None,
     weight: Annotated[float, typer.Option(help="How much a down-weighted row still counts.")] = 0.5,
     seeds: Annotated[int, typer.Option(help="Pairs of models, with and without the change.")] = 5,
@@ -46,7 +48,7 @@ def check(
     rows = Rows(split, ids, "mean" if len(ids) > 1 else None)
     checks.check_possible(held, rows)
     with progress() as run:
-        if side == "rows":
+        if row or side == "rows":
             changed = tuple(held.row_id("train", text) for text in row or ())
         else:
             changed = _ranked(held, method, rows, options(config), measured, side, k, run)

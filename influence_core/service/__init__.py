@@ -4,6 +4,18 @@ from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
 from influence_core.service.batches import batches, decide_together, decided_among, relabelling, undo_batch
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
+from influence_core.service.checks import (
+    SUGGESTED,
+    CheckOffer,
+    CheckRequest,
+    ChecksView,
+    CheckView,
+    ForeseenView,
+    Moved,
+    check_offer,
+    checks,
+    start_check,
+)
 from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
     cleaned_data,
@@ -157,6 +169,8 @@ __all__ = [
     "suspect_batch", "undo_batch", "OwnProbabilities", "pred_probs", "remove_pred_probs", "save_pred_probs",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
+    "SUGGESTED", "CheckOffer", "CheckRequest", "CheckView", "ChecksView", "ForeseenView", "Moved", "check_offer",
+    "checks", "start_check",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",
     "GroupFigures", "GroupInfluence", "ImagesCheck", "ImagesPreview", "ImportCheck", "ImportColumn", "ImportPreview",
     "InfluenceError", "InputAttribution", "Interval", "JobView", "MapColours", "MapLink", "MapNeeded", "MapPoints",

@@ -120,14 +120,18 @@ class Question:
         identity = (self.info.name, self.key, self.rows, self.measurement)
         return self.held.remembered(("scores", identity), make)
 
+    @property
+    def method_words(self) -> list[str]:
+        """Return what names the method on the command line."""
+        return ["--method", self.info.name, "--config", json.dumps(self.estimator.config.to_json())]
+
     def argv(self) -> list[str]:
         """Return the command line of the work that is missing."""
-        options = json.dumps(self.estimator.config.to_json())
         if not self.solving:
-            return ["fit", "--method", self.info.name, "--config", options]
+            return ["fit", *self.method_words]
         ids = [argument for value in self.rows.ids for argument in ("--test", str(value))]
         return [
-            "answer", "--method", self.info.name, "--config", options, *ids, "--split", self.rows.split,
+            "answer", *self.method_words, *ids, "--split", self.rows.split,
             "--measurement", str(self.measurement.kind), "--target", self.target, "--reduce", self.rows.reduce or "",
         ]  # fmt: skip
 
@@ -203,13 +207,18 @@ def explain(study: str, request: ExplainRequest) -> Explanation | FitNeeded:
     )  # fmt: skip
 
 
-def _ranked(question: Question, scores: np.ndarray, sign: int) -> tuple[RankedRow, ...]:
+def ranked_positions(question: Question, scores: np.ndarray, sign: int) -> np.ndarray:
+    """Return the positions of the training rows on one side of the screen: 1 proponents, -1 opponents."""
     signed = np.where(np.isfinite(scores), sign * scores, -np.inf)
     k = min(question.request.k, len(signed))
     # A partition keeps any of the rows that tie for the last place, so only its k-th value is used; ties by position.
     last = -np.partition(-signed, k - 1)[k - 1]
     top = np.flatnonzero((signed >= last) & (signed > 0))
-    top = top[np.argsort(-signed[top], kind="stable")][:k]
+    return top[np.argsort(-signed[top], kind="stable")][:k]
+
+
+def _ranked(question: Question, scores: np.ndarray, sign: int) -> tuple[RankedRow, ...]:
+    top = ranked_positions(question, scores, sign)
     shown = rows.data(question.held, "train", top.tolist())
     return tuple(RankedRow(i + 1, float(scores[p]), card) for i, (p, card) in enumerate(zip(top, shown, strict=True)))
 
@@ -295,4 +304,4 @@ def disk_use(study: str) -> tuple[int, int]:
     return store.bytes_used(), store.cap_bytes or 0
 
 
-__all__ = ["Question", "disk_use", "explain", "export_scores", "query", "start_fit"]
+__all__ = ["Question", "disk_use", "explain", "export_scores", "query", "ranked_positions", "start_fit"]

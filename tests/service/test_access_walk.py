@@ -52,6 +52,7 @@ GIVEN: dict[str, Any] = {
     "tab": "a",
     "number": 1,
     "evidence": {},
+    "change": service.CheckRequest(),
 }  # fmt: skip
 
 
