@@ -97,9 +97,7 @@ class ChecksView:
     Attributes:
         made: The newest first.
         problem: Why nothing can be checked; empty if it can.
-        sides: Side -> how many rows of it are on screen.
-        labels: What rows can be flipped to, the likeliest wish first; ``SUGGESTED`` among them where there are
-            suspects. None for a regression.
+        classifies: Rows have labels that can be flipped.
         converged: Training ends at the same weights whatever the seed.
         job: A check of this prediction under way, or the last one that failed or was cancelled.
         may_check: Whether whoever asks may start one.
@@ -107,8 +105,7 @@ class ChecksView:
 
     made: tuple[CheckView, ...]
     problem: str
-    sides: dict[str, int]
-    labels: tuple[str, ...]
+    classifies: bool
     converged: bool
     job: JobView | None
     may_check: bool
@@ -128,7 +125,7 @@ def checks(study: str, request: ExplainRequest) -> ChecksView:
     """Return the checks of a prediction and what can be checked, without any work.
 
     Raises:
-        InfluenceError: Anything in the request that does not fit the study, or its scores are not computed.
+        InfluenceError: Anything in the request that does not fit the study.
     """
     question = Question(study, request)
     held, problem = question.held, ""
@@ -139,10 +136,22 @@ def checks(study: str, request: ExplainRequest) -> ChecksView:
     made = () if problem else kept_checks(held.study, question.rows)
     recipe = held.study.header.recipe
     return ChecksView(
-        tuple(_view(one) for one in made), problem, {side: len(_shown(question, side)) for side in _SIGNS},
-        _labels(question), recipe is not None and recipe.optimizer == "lbfgs", _job(study, question),
+        tuple(map(_view, made)), problem, not rows.is_regression(held),
+        recipe is not None and recipe.optimizer == "lbfgs", _job(study, question),
         access.role(parts_of(study)[0]) == "owner",
     )  # fmt: skip
+
+
+@told_if_gone
+def check_labels(study: str, request: ExplainRequest) -> tuple[str, ...]:
+    """Return what rows can be flipped to, the likeliest wish first; none in a regression.
+
+    Where there is a list of suspects, ``SUGGESTED`` is among them: what it suggests for each row.
+
+    Raises:
+        InfluenceError: Anything in the request that does not fit the study.
+    """
+    return _labels(Question(study, request))
 
 
 @told_if_gone

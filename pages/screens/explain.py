@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, evidence, forms, session, typed, walk
+from pages.components import check, errors, evidence, forms, session, typed, walk
 from pages.components.html import empty
 
 overview = service.overview(session.view().study)
@@ -32,7 +32,7 @@ with answer, st.container(key="answer", gap="xsmall"):
         with line:
             request = forms.controls(view, methods, method, single, overview.classes, ids)
         evidence.default_line(view.study, method, methods, default, reason)
-        place, below = st.container(key="evidence"), st.container(key="below")
+        place, tried, below = (st.container(key=name) for name in ("evidence", "check", "below"))
         with place, errors.shown():
             query = service.query(view.study, request)
             with heading:
@@ -46,3 +46,5 @@ with answer, st.container(key="answer", gap="xsmall"):
                 evidence.review(view.study, result, request)
             with below:
                 evidence.figures(result)
+            with tried, errors.shown():
+                check.panel(view.study, result, request)

@@ -18,7 +18,16 @@ import numpy as np
 from influence_core import service
 from influence_core.errors import BadInput
 from influence_core.service import views
-from tests.screens import fake_imports, fake_keeping, fake_map, fake_reviews, fake_suspects, fake_trust, fake_versions
+from tests.screens import (
+    fake_checks,
+    fake_imports,
+    fake_keeping,
+    fake_map,
+    fake_reviews,
+    fake_suspects,
+    fake_trust,
+    fake_versions,
+)
 from tests.screens.fake_data import FAMILIES, Material, material, png
 
 
@@ -39,6 +48,7 @@ class FakeService:
         reviews: The functions about reviewing, likewise.
         map: The functions about the map, likewise.
         suspicion: The functions about suspects, likewise.
+        checking: The functions about checks, likewise.
     """
 
     names: tuple[str, ...] = ("digits", "cells", "words")
@@ -59,6 +69,7 @@ class FakeService:
     map: fake_map.FakeMap = field(default_factory=fake_map.FakeMap)
     suspicion: fake_suspects.FakeSuspects = field(init=False)
     trusting: fake_trust.FakeTrust = field(default_factory=fake_trust.FakeTrust)
+    checking: fake_checks.FakeChecks = field(default_factory=fake_checks.FakeChecks)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
@@ -465,6 +476,8 @@ def install(fake: FakeService, put: Callable[[Any, str, Any], None] = setattr) -
         put(service, name, getattr(fake.compare, name))
     for name in fake_reviews.FUNCTIONS:
         put(service, name, getattr(fake.reviews, name))
+    for name in fake_checks.FUNCTIONS:
+        put(service, name, getattr(fake.checking, name))
     for name in fake_trust.FUNCTIONS:
         put(service, name, getattr(fake.trusting, name))
     for name in fake_suspects.FUNCTIONS:

@@ -44,7 +44,7 @@ def test_a_check_is_offered_made_by_its_job_and_shown_again(request_of: service.
     shown = service.explain("table", request_of)
     assert isinstance(shown, service.Explanation)
     assert before.made == () and before.problem == "" and before.may_check and before.job is None
-    assert before.sides == {"proponents": len(shown.proponents), "opponents": len(shown.opponents)}
+    assert before.classifies and not before.converged and len(shown.proponents) == 4
     assert service.check_offer("table", request_of, DROP).in_words.startswith("5 models to train, about ")
     job = service.start_check("table", request_of, DROP, "a")
     assert service.start_check("table", request_of, DROP, "b").id == job.id
@@ -74,14 +74,14 @@ def test_rows_are_those_on_screen(request_of: service.ExplainRequest) -> None:
 
 
 def test_flips_go_to_a_class_or_to_what_suspects_suggest(request_of: service.ExplainRequest) -> None:
-    labels = service.checks("table", request_of).labels
+    labels = service.check_labels("table", request_of)
     assert sorted(labels) == ["ant", "bee", "cat"]
     row = service.query("table", request_of).data[0]
     assert labels[0] != row.predicted
     flip = replace(DROP, action="flip")
     assert "Open Suspects first" in service.check_offer("table", request_of, flip).problem
     execute(opened("table").study.path, ["suspects"], lambda *said: None, lambda: False)
-    assert service.checks("table", request_of).labels == (service.SUGGESTED, *labels)
+    assert service.check_labels("table", request_of) == (service.SUGGESTED, *labels)
     service.start_check("table", request_of, flip, "a")
     argv = Jobs(opened("table").study.path).list()[0].argv
     page = service.suspects("table", service.SuspectFilter(limit=200))
