@@ -168,7 +168,7 @@ def check_offer(study: str, request: ExplainRequest, change: CheckRequest) -> Ch
     except InfluenceError as error:
         return CheckOffer("", f"{error.why} {error.fix}")
     known = kept_check(question.held.study, question.rows, plan.key) is not None
-    return CheckOffer("This check was made; its result is above." if known else plan.in_words, known=known)
+    return CheckOffer("This check was made already; its result is below." if known else plan.in_words, known=known)
 
 
 @told_if_gone

@@ -206,15 +206,18 @@ def _against_random(check: Check) -> list[str]:
     random, actual, n = check.random.change, check.actual.change, len(check.changed)
     if not random.n:
         return []
-    rows = "One random row does" if n == 1 else f"{n} random rows do"
+    rows = "One random row moves" if n == 1 else f"{n} random rows move"
     low, high = (random.low, random.high) if np.isfinite(random.low) else (random.value, random.value)
     if low <= actual.value <= high:
-        return [f"{rows} as much: these rows are nothing special here."]
-    larger = abs(random.value) < abs(actual.value)
+        return [f"{rows} the measurement as much."]
     times = abs(actual.value) / abs(random.value) if random.value else np.inf
-    if larger and 1.5 <= times < 100:
-        return [f"{rows} {times:.2g} times less."]
-    return [f"{rows} {'almost nothing' if times >= 100 else 'less'}."] if larger else [f"{rows} even more."]
+    if times < 1:
+        return [f"{rows} the measurement even more."]
+    if times >= 100:
+        rows = "One random row hardly moves" if n == 1 else f"{n} random rows hardly move"
+        return [f"{rows} the measurement."]
+    how = f"{times:.2g} times less" if times >= 1.5 else "less"
+    return [f"{rows} the measurement {how}."]
 
 
 def _against(check: Check, one: Foreseen) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -12,6 +12,7 @@ from pages.components import errors, jobs, session
 from pages.components.html import element, signed, text
 
 ACTIONS = {"drop": "Drop", "flip": "Relabel", "downweight": "Down-weight"}
+Place = Callable[[float], float]  # from a value to percent of the axis
 _OPEN = "check_open"
 _WHAT = "Change the rows above, train again, and see what becomes of this prediction."
 
@@ -74,8 +75,8 @@ def _form(
             weight = st.number_input("Weight", 0.0, 0.95, 0.5, 0.05, key="check_weight", help="An unchanged row has 1.")
         if not page.converged:
             seeds = st.number_input(
-                "Pairs of trainings", 1, 50, 5, key="check_seeds",
-                help="Each pair has the same first weights and order of rows, with the change and without.",
+                "Trainings", 1, 50, 5, key="check_seeds",
+                help="So many pairs: each has the same first weights and order of rows, with the change and without.",
             )  # fmt: skip
         draws = st.number_input(
             "Random draws", 0, 50, 5, key="check_draws", help="The same is done to as many random rows, so often."
@@ -134,7 +135,7 @@ def strip(check: service.CheckView) -> str:
     return element("ul", *lines, css="if-strip")
 
 
-def _axis(values: Sequence[float]):  # noqa: ANN202
+def _axis(values: Sequence[float]) -> Place:
     """Return the function from a value to percent of the track's width."""
     known = [value for value in values if math.isfinite(value)]
     low, high = min(known), max(known)
@@ -142,28 +143,30 @@ def _axis(values: Sequence[float]):  # noqa: ANN202
     return lambda value: 2 + 96 * (value - low) / width
 
 
-def _foreseen(one: service.ForeseenView, place, none: str) -> str:  # noqa: ANN001
+def _foreseen(one: service.ForeseenView, place: Place, none: str) -> str:
     name = element("span", text(f"{one.title} foresaw"), title=one.note)
     direction = {1: "▲ it rises", -1: "▼ it falls"}.get(one.sign, "nothing")
     point = "" if one.change is None else f'<i class="if-point" style="left:{place(one.change):.2f}%"></i>'
-    said = text(direction) if one.change is None else text(signed(one.change))
-    return _line(name, none + point, said, "if-foresaw")
+    said = direction if one.change is None else signed(one.change)
+    return _line(name, none + point, (said, "", ""), "if-foresaw")
 
 
-def _moved(name: str, part: service.Moved, place, none: str, css: str) -> str:  # noqa: ANN001
-    change, marks = part.change, [none]
-    said = text(signed(change.value))
+def _moved(name: str, part: service.Moved, place: Place, none: str, css: str) -> str:
+    change, marks, interval, flips = part.change, [none], "", ""
     if math.isfinite(change.low):
         start, end = place(change.low), place(change.high)
         marks.append(f'<i class="if-reach" style="left:{start:.2f}%;width:{end - start:.2f}%"></i>')
-        said += element("small", f"{signed(change.low)} to {signed(change.high)}")
+        interval = f"{signed(change.low)} to {signed(change.high)}"
     marks += [f'<i class="if-each" style="left:{place(value):.2f}%"></i>' for value in part.each]
     marks.append(f'<i class="if-mean" style="left:{place(change.value):.2f}%"></i>')
     if part.flips is not None:
-        said += element("small", f"other prediction in {part.flips} of {change.n}")
-    return _line(element("span", text(name)), "".join(marks), said, css)
+        flips = f"other prediction in {part.flips} of {change.n}"
+    said = signed(change.value) if change.value else "0"
+    return _line(element("span", text(name)), "".join(marks), (said, interval, flips), css)
 
 
-def _line(name: str, marks: str, said: str, css: str) -> str:
+def _line(name: str, marks: str, said: tuple[str, str, str], css: str) -> str:
     track = f'<span class="if-track" aria-hidden="true">{marks}</span>'
-    return element("li", name, track, element("span", said, css="if-num"), css=css)
+    value, interval, flips = map(text, said)
+    beside = element("small", interval, title="95% interval over the trainings") + element("small", flips)
+    return element("li", name, track, element("span", value, css="if-num"), beside, css=css)

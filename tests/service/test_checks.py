@@ -58,7 +58,7 @@ def test_a_check_is_offered_made_by_its_job_and_shown_again(request_of: service.
     assert view.headline.startswith("Without these 4 rows") and view.measured.startswith("the log-probability")
     assert view.foreseen[0].title == "Gradient cosine" and view.foreseen[0].change is None
     offer = service.check_offer("table", request_of, DROP)
-    assert offer.known and "result is above" in offer.in_words
+    assert offer.known and "result is below" in offer.in_words
     other = replace(request_of, method="knn_shapley", measurement="loss", k=7)
     execute(opened("table").study.path, ["fit", "--method", "knn_shapley"], lambda *said: None, lambda: False)
     assert service.checks("table", other).made == after.made  # of the prediction, whatever explains it now
