@@ -35,10 +35,27 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate of the train-side work: seconds on this machine, bytes on disk."""
+    """An estimate of the work: seconds on this machine, bytes on disk.
+
+    Attributes:
+        seconds: Of ``fit``.
+        bytes: That ``fit`` keeps.
+        asking: Seconds of any question afterwards, however many rows it asks about; 0 where answers are instant.
+        query: Seconds of each of its rows.
+    """
 
     seconds: float
     bytes: float = 0.0
+    asking: float = 0.0
+    query: float = 0.0
+
+    def answering(self, queries: int = 1) -> float:
+        """Return the seconds of one question about some rows, once the method is fitted."""
+        return self.asking + queries * self.query
+
+    def total(self, queries: int) -> float:
+        """Return the seconds of ``fit`` and of one question about some rows."""
+        return self.seconds + self.answering(queries)
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,9 @@ class Estimator(ABC):
         """Keep the options; a preset passes its own info."""
         self.config = config if config is not None else type(self).Config()
         self.named = info or type(self).info
+
+    def check(self, task: Task) -> None:  # noqa: B027 - most methods have nothing to refuse
+        """Raise ``Unavailable`` where sizes, recipe or loss rule the method out; ``fit`` begins with it."""
 
     @abstractmethod
     def fit(self, task: Task, run: Run) -> Fitted:

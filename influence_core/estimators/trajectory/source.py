@@ -69,6 +69,11 @@ class Source(Bilinear):
         Raises:
             Unavailable: A training by Adam, or no Gauss-Newton curvature of a custom loss.
         """
+        self.check(task)
+        return SourceFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a training that was not by SGD, and a custom loss."""
         if task.recipe is not None and task.recipe.optimizer != "sgd":
             raise Unavailable(
                 f"{self.named.title} cannot run here",
@@ -76,7 +81,6 @@ class Source(Bilinear):
                 "Use method='magic', which follows any optimiser.",
             )
         check_curvature(task, "ggn")
-        return SourceFitted(self, task, run)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients and the curvature, per checkpoint."""
