@@ -71,6 +71,7 @@ class Info:
         self_influence: Whether it has a self-influence.
         units: See ``DESIGN``: ``measurement`` is calibrated against leave-one-out, ``rank`` is order only.
         additive: Group influence is the sum of its members'.
+        groups: It has a group influence of its own, which need not be a sum.
         stochastic: Numbers depend on ``Run.seed``.
         partial: Scores may be NaN where not yet computed.
         approximate: Its curvature is a simplification even of a convex model's, so that scores follow leave-one-out
@@ -93,6 +94,7 @@ class Info:
     scores: bool = True
     self_influence: bool = True
     additive: bool = True
+    groups: bool = False
     stochastic: bool = False
     partial: bool = False
     approximate: bool = False
