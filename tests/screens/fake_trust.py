@@ -32,7 +32,8 @@ LINES = (
 )
 TABLES = (
     MetricTable("mislabel", "Finds wrong labels", "Words.", ("AUC",), (
-        ("SGD-influence", ((0.97, 0.95, 0.99),), ""), (f"Training loss {HOSTILE}", ((0.91, 0.88, 0.93),), HOSTILE)), ""),
+        ("SGD-influence", ((0.97, 0.95, 0.99),), ""),
+        (f"Training loss {HOSTILE}", ((0.91, 0.88, 0.93),), HOSTILE)), ""),
     MetricTable("randomised", "Notices an untrained model", "Words.", ("rank correlation",), (
         ("SGD-influence", ((0.03, np.nan, np.nan),), ""),), "The noise of the truth."),
 )  # fmt: skip
@@ -113,7 +114,8 @@ class FakeTrust:
         lines = (CURVE,) if self.curved else ()
         return RemovalPage(
             datum, DATA, (4,) if lines else (), lines, RANDOM if lines else None,
-            "Removing the top 7 rows flips this prediction." if lines else "", CANDIDATES, "", self.removing, self.owner,
+            "Removing the top 7 rows flips this prediction." if lines else "", CANDIDATES, "", self.removing,
+            self.owner,
         )  # fmt: skip
 
     def removal_plan(self, study: str, row: str, methods: Any) -> str:
