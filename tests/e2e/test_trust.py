@@ -1,4 +1,4 @@
-"""Trust in a browser: questions and methods chosen by price, a job that moves, then table, advice and a removal curve."""
+"""Trust in a browser: questions and methods chosen by price, a job that moves, then advice and a removal curve."""
 
 from __future__ import annotations
 
