@@ -58,10 +58,10 @@ def test_what_is_measured_is_advised_and_believed(page: Page, trusted: AppServer
 
     # Every question has its price; one more of them is asked, of three methods.
     expect(page.get_by_text(re.compile(r"Tracks retraining · 100 retrainings, about"))).to_be_visible(timeout=PATIENT)
-    choose(page, "trust_methods", METHODS)
     page.locator(".st-key-trust_ask_mislabel label").click()
-    expect(page.locator(".st-key-trust_start").locator("visible=true").first).to_be_enabled(timeout=PATIENT)
-    page.get_by_role("button", name="Measure", exact=True).click(timeout=PATIENT)
+    choose(page, "trust_methods", METHODS)
+    expect(page.get_by_text(re.compile(r"100 models to train, 3 methods to fit"))).to_be_visible(timeout=PATIENT)
+    page.locator(".st-key-trust_start button").click(timeout=PATIENT)
     moved(page, "trust")
 
     # The table is the legend of the figure; the advice is made from its numbers, which are those of the engine.
@@ -79,7 +79,8 @@ def test_what_is_measured_is_advised_and_believed(page: Page, trusted: AppServer
 
     # One prediction loses its proponents.
     choose(page, "removal_methods", METHODS[:1])
-    page.get_by_role("button", name="Remove and retrain").click(timeout=PATIENT)
+    expect(page.get_by_text("Up to 210 retrainings")).to_be_visible(timeout=PATIENT)
+    page.locator(".st-key-removal_start button").click(timeout=PATIENT)
     expect(page.locator(".st-key-removal_figure .legendtext")).to_have_text(
         ["Random rows, mean of 20", "1 Gradient dot product"], timeout=PATIENT
     )
@@ -96,6 +97,6 @@ def test_what_is_measured_is_advised_and_believed(page: Page, trusted: AppServer
 def test_a_narrow_window_stacks_and_cuts_nothing_off(page: Page, trusted: AppServer) -> None:
     page.set_viewport_size({"width": 800, "height": 900})
     page.goto(f"{trusted.url}/trust?study=table")
-    expect(page.locator(".st-key-trust_start").locator("visible=true").first).to_be_visible(timeout=PATIENT)
+    expect(page.locator(".st-key-trust_start button")).to_be_visible(timeout=PATIENT)
     main = page.locator("[data-testid=stMain]")
     assert main.evaluate("node => node.scrollWidth <= node.clientWidth + 1")
