@@ -15,6 +15,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/stamp-run
 DEV_STAMP := $(VENV)/stamp-dev
+RIVALS := .venv-rivals
+RIVALS_STAMP := $(RIVALS)/stamp
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 
 export INFLUENCE_STUDIES = $(abspath $(STUDIES))
@@ -23,7 +25,7 @@ export PYTHONUNBUFFERED = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup dev browser run demo test test-slow check bench screenshots clean
+.PHONY: help setup dev browser run demo test test-slow test-rivals check bench screenshots clean
 
 help:
 	@echo 'make setup        a .venv beside the code with what the app needs'
@@ -31,6 +33,7 @@ help:
 	@echo 'make demo         the same, read-only: visitors share a scratch copy that can be reset'
 	@echo 'make test         install what the tests need and run them'
 	@echo 'make test-slow    the crash series, load and big data'
+	@echo 'make test-rivals  beside other libraries, in .venv-rivals of their own'
 	@echo 'make check        format, lint, types, layers, tests'
 	@echo 'make bench        speed beside a floor measured in the same run'
 	@echo 'make screenshots  pictures of each screen for the README'
@@ -107,6 +110,17 @@ test-slow: $(DEV_STAMP) browser
 	@echo 'test: running the slow tests'
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
+# An environment of its own: other libraries never come near the app's.
+$(RIVALS_STAMP): requirements-rivals.txt requirements.txt $(RUN_STAMP)
+	@echo 'rivals: making $(RIVALS) with other libraries (several minutes)'
+	@$(PY) -m venv --clear $(RIVALS)
+	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r requirements-rivals.txt
+	@touch $@
+
+test-rivals: $(RIVALS_STAMP)
+	@echo 'test: beside other libraries'
+	@$(RIVALS)/bin/python -m pytest -m rivals $(PYTEST_ARGS) tests/rivals
+
 check: $(DEV_STAMP) browser
 	@echo 'check: format' && $(PY) -m ruff format --check .
 	@echo 'check: lint' && $(PY) -m ruff check .
@@ -122,6 +136,6 @@ screenshots: $(DEV_STAMP) browser
 
 # Studies hold people's reviews and trained models: no target removes them.
 clean:
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) $(RIVALS) .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './$(STUDIES)/*' -prune -exec rm -rf {} +
-	@echo 'clean: removed $(VENV) and caches; $(STUDIES)/ is untouched'
+	@echo 'clean: removed $(VENV), $(RIVALS) and caches; $(STUDIES)/ is untouched'

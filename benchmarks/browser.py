@@ -28,7 +28,7 @@ async (row) => {
 }
 """
 # The floor: an app of one button and one number; a click until the number has changed on screen.
-_EMPTY_APP = """
+EMPTY_APP = """
 import streamlit as st
 st.session_state.n = st.session_state.get("n", 0)
 def more(): st.session_state.n += 1
@@ -99,7 +99,7 @@ def _empty_app(browser, folder: Path):  # noqa: ANN001, ANN202
 
     from tests.e2e.conftest import free_port
 
-    (folder / "empty.py").write_text(_EMPTY_APP)
+    (folder / "empty.py").write_text(EMPTY_APP)
     port = free_port()
     command = [
         sys.executable,

@@ -7,6 +7,7 @@ Stands alone: imports nothing of this project, reads ``input.npz`` and writes ``
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def main() -> None:
             return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
 
     folder, kind = Path(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
     given = np.load(folder / "input.npz", allow_pickle=False)
     x, y, xt, yt = (torch.from_numpy(given[name]) for name in ("x", "y", "xt", "yt"))
     model = network(kind)
@@ -58,13 +60,17 @@ def main() -> None:
         "ekfac", prepare_model(model.eval(), task), task, cpu=True, output_dir=str(folder), disable_model_save=True
     )
     train, test, one = (torch.utils.data.TensorDataset(*rows) for rows in ((x, y), (xt, yt), (xt[:1], yt[:1])))
-    times: dict[str, float] = {}
+    times: dict[str, list[float]] = {}
     scores: dict[str, np.ndarray] = {}
 
-    def timed(name: str, call: Callable[[], Any]) -> None:
-        started = time.perf_counter()
-        call()
-        times[name] = time.perf_counter() - started
+    def timed(name: str, call: Callable[[], Any], rounds: int = 1) -> None:
+        """Keep the medians of wall and processor seconds."""
+        taken = []
+        for _ in range(rounds):
+            started = time.perf_counter(), time.process_time()
+            call()
+            taken.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        times[name] = [statistics.median(part) for part in zip(*taken, strict=True)]
 
     for empirical in (False, True):
         name = "true" if empirical else "sampled"
@@ -87,7 +93,7 @@ def main() -> None:
         timed(f"pairs {name}", lambda: pairs(test, f"pairs-{name}"))
         scores[name] = analyzer.load_pairwise_scores(f"pairs-{name}")["all_modules"].numpy()
         if not empirical:
-            timed("query", lambda: pairs(one, "query"))
+            timed("query", lambda: pairs(one, "query"), 3)
             timed(
                 "self",
                 lambda name=name: analyzer.compute_self_scores(

@@ -1,4 +1,8 @@
-"""The map of a million rows in headless Chromium: page open to chart drawn, a lasso to its answer, bytes sent up."""
+"""The map of a million rows in headless Chromium: page open to chart drawn, a lasso to its answer, bytes sent up.
+
+A fresh browser loads and compiles 7 MB of scripts before it draws anything; people come to the map from another page of
+the app, in a browser that has them. The bar is held on a fresh browser; coming back to the map is measured beside it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from benchmarks.timing import Report
 
 LASSOS = 5
 _PLOT = ".st-key-map_chart .js-plotly-plot"
+_CANVAS = f"{_PLOT} .nsewdrag"
+_VIEWPORT = {"width": 1280, "height": 900}
 
 
 def run(report: Report) -> None:
@@ -46,17 +52,24 @@ def run(report: Report) -> None:
 
 
 def _measured(report: Report, browser, url: str) -> None:  # noqa: ANN001
-    times = []
-    for name in ("first visit of a fresh server", "next visit"):
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        sent: list[int] = []
-        page.on("websocket", lambda socket, sent=sent: socket.on("framesent", lambda frame: sent.append(len(frame))))
-        started = time.perf_counter()
-        page.goto(f"{url}/map?study=million&drawn=pca")
-        page.locator(f"{_PLOT} .nsewdrag").first.wait_for(timeout=120_000)
-        times.append(time.perf_counter() - started)
-        bar = ("", None) if name.startswith("first") else ("<= 3 s", times[-1] <= 3)
-        report.add("map", f"page open to chart drawn, {N_ROWS:,} rows, {name}", f"{times[-1]:.1f} s", *bar)
+    address = f"{url}/map?study=million&drawn=pca"
+    for name in ("a fresh server, a fresh browser", "a fresh browser"):
+        with browser.new_context(viewport=_VIEWPORT) as context:
+            page = context.new_page()
+            started = time.perf_counter()
+            page.goto(address)
+            _drawn(report, page, started, name, bar=3)
+    page = browser.new_page(viewport=_VIEWPORT)
+    sent: list[int] = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(len(frame))))
+    page.goto(address)
+    page.locator(_CANVAS).first.wait_for(timeout=120_000)
+    page.locator("[data-testid=stPageLink] a", has_text="Overview").first.click()
+    page.locator(_CANVAS).first.wait_for(state="detached", timeout=120_000)
+    page.wait_for_timeout(2000)
+    started = time.perf_counter()
+    page.locator("[data-testid=stPageLink] a", has_text="Map").first.click()
+    _drawn(report, page, started, "coming back from another page of the app")
     page.wait_for_timeout(1000)
     answers, up = [], []
     for i in range(LASSOS):
@@ -69,9 +82,16 @@ def _measured(report: Report, browser, url: str) -> None:  # noqa: ANN001
     report.add("map", "bytes sent up by a lasso, most", f"{max(up)} B", "<= 5 kB", max(up) <= 5000)
 
 
+def _drawn(report: Report, page, started: float, name: str, bar: float | None = None) -> None:  # noqa: ANN001
+    page.locator(_CANVAS).first.wait_for(timeout=120_000)
+    seconds = time.perf_counter() - started
+    held = ("", None) if bar is None else (f"<= {bar:g} s", seconds <= bar)
+    report.add("map", f"click to chart drawn, {N_ROWS:,} rows, {name}", f"{seconds:.1f} s", *held)
+
+
 def _lasso(page, reach: float) -> float:  # noqa: ANN001
     """Draw around the middle; return the seconds from letting go until the count has changed."""
-    box = page.locator(f"{_PLOT} .nsewdrag").first.bounding_box()
+    box = page.locator(_CANVAS).first.bounding_box()
     title = page.locator(".if-region h2")
     before = title.inner_text() if title.count() else ""
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from influence_core.adapters.recorder import Recorder
     from influence_core.adapters.recording import load_recording
-    from influence_core.api import attribute, evaluate, list_estimators, self_influence
+    from influence_core.api import attribute, diagnose, evaluate, list_diagnostics, list_estimators, self_influence
     from influence_core.attribution import Attribution
     from influence_core.errors import InfluenceError
     from influence_core.measurement import Measurement, Rows
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "attribute": "api", "evaluate": "api", "list_estimators": "api", "self_influence": "api",
+    "attribute": "api", "diagnose": "api", "evaluate": "api", "list_diagnostics": "api", "list_estimators": "api",
+    "self_influence": "api",
     "Recorder": "adapters.recorder", "load_recording": "adapters.recording",
     "Attribution": "attribution", "InfluenceError": "errors", "Measurement": "measurement", "Recipe": "recipe",
     "Rows": "measurement", "Run": "run", "Store": "store", "Study": "study", "Task": "task",
@@ -32,7 +33,7 @@ _HOME = {
 
 __all__ = [
     "Attribution", "InfluenceError", "Measurement", "Recipe", "Recorder", "Rows", "Run", "Store", "Study", "Task",
-    "attribute", "evaluate", "list_estimators", "load_recording", "self_influence",
+    "attribute", "diagnose", "evaluate", "list_diagnostics", "list_estimators", "load_recording", "self_influence",
 ]  # fmt: skip
 
 

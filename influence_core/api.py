@@ -1,4 +1,4 @@
-"""The public calls: attribute, self_influence, evaluate, list_estimators. For tasks in memory and studies alike."""
+"""The public calls: attribute, self_influence, evaluate, diagnose. For tasks in memory and studies alike."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from torch import Tensor
 from influence_core import registry
 from influence_core.attribution import Attribution
 from influence_core.config import Config
+from influence_core.errors import BadInput
 from influence_core.fitting import default_measurement, fit
 from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.run import Run
 from influence_core.study import Study
 from influence_core.task import Task
+from influence_core.workflows.diagnostics.catalogue import Report, diagnosed, diagnostics
 from influence_core.workflows.typed_rows import typed, with_typed
+
+_MORE_COLUMNS, _MORE_ROWS = 20, 1000  # beyond what fits, up to which a message says which ones
 
 
 def list_estimators() -> list[str]:
@@ -137,6 +141,31 @@ def evaluation_plan(
     return planned(found, estimators, metrics, run, Judging.checked(options or {})).words
 
 
+def list_diagnostics() -> list[str]:
+    """Return the ids of all diagnostics."""
+    return list(diagnostics())
+
+
+def diagnose(
+    task: Task | Study, workflow: str, *, config: Mapping[str, Any] | None = None, run: Run | None = None
+) -> Report:
+    """Answer a question about the model, the method or the data as a whole, rather than about one prediction.
+
+    Args:
+        task: A ``Task`` or a ``Study``.
+        workflow: An id of ``list_diagnostics()``; ``docs/diagnostics.md`` explains each.
+        config: Options over its defaults.
+        run: Device, precision, seed of what is drawn, store, progress.
+
+    Returns:
+        A ``table`` and ``notes`` that say what it comes to.
+
+    Raises:
+        InfluenceError: Unknown id or option, or what the task lacks.
+    """
+    return diagnosed(task, workflow, config, run)
+
+
 def open_demo(name: str, path: Path) -> Study:
     """Open a built-in study, building it first if it is not there.
 
@@ -167,6 +196,52 @@ def study_from_sklearn(name: str, model: Any, **options: Any) -> Study:
     from influence_core.adapters.sklearn_study import study_from_sklearn as made
 
     return made(name, model, **options)
+
+
+def read_pred_probs(study: Study, path: Path | str, run: Run | None = None, title: str = "") -> Tensor:
+    """Return a user's held-out probabilities from a file, float64 ``[n_train, C]``, for ``suspects(pred_probs=...)``.
+
+    Args:
+        study: A classification.
+        path: A table (CSV, JSON, Parquet, Arrow) with a column of row ids, named as in the study, and one per class,
+            named by it; or an array ``.npy`` in the order of the train rows and classes. Nothing is unpickled.
+        run: Progress and cancel.
+        title: How messages name the file; default: its path.
+
+    Raises:
+        BadInput: It cannot be read, or does not fit: missing or unknown rows or classes, or no probabilities.
+    """
+    import numpy as np
+
+    from influence_core.readers import open_source
+    from influence_core.workflows.suspects.held_out import check_classified, checked_probabilities
+    from influence_core.workflows.suspects.own_probabilities import matched_probabilities
+
+    check_classified(study.task)
+    path = Path(path)
+    shown = title or str(path)
+    if path.suffix.lower() == ".npy":
+        try:
+            return checked_probabilities(study.task, np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            why = " ".join(str(error).split())[:200].rstrip(".")
+            fix = "Give csv, parquet or npy."
+            raise BadInput("The probabilities cannot be read", f"{shown}: {why}.", fix) from None
+    try:
+        with open_source(path, run) as source:
+            names, known = [name.strip() for name in source.names], len(study.header.classes)
+            if len(names) > known + _MORE_COLUMNS or source.n_rows > 2 * study.n_rows("train") + _MORE_ROWS:
+                why = f"It has {source.n_rows:,} rows and {len(names):,} columns."
+                fix = f"Give {study.n_rows('train'):,} rows, with an id and {known:,} classes."
+                raise BadInput("The probabilities do not fit the study", why, fix)
+            parts = list(source.batches())
+            columns = {
+                name: np.concatenate([part.column(i).to_numpy() for part in parts]) for i, name in enumerate(names)
+            }
+            return matched_probabilities(study, names, columns)
+    except BadInput as error:
+        why, fix = (words.replace(str(path), shown) for words in (error.why, error.fix))
+        raise BadInput(error.what, why if Path(shown).name in why else f"{shown}: {why}", fix) from None
 
 
 def _resolved(task: Task | Study, run: Run | None) -> tuple[Task, Run]:

@@ -189,11 +189,26 @@ class Writer:
             self._behind.popleft().result()
         return torch.from_numpy(np.load(self.path / f"{name}.npy", allow_pickle=False))
 
+    def read_row(self, name: str, row: int) -> torch.Tensor:
+        """Return one row that was written, by this process or one before it; the others need not be there."""
+        while self._behind:
+            self._behind.popleft().result()
+        sheet = self._sheets[name]
+        data = os.pread(sheet.file, sheet.row_bytes, sheet.offset + row * sheet.row_bytes)
+        return torch.from_numpy(np.frombuffer(bytearray(data), sheet.dtype).reshape(sheet.shape[1:]))
+
     def save(self, name: str, values: torch.Tensor | np.ndarray) -> None:
         """Write a whole array at once."""
         array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
         self.create(name, array.shape or (1,), array.dtype)
         self.write(name, 0, array.reshape(array.shape or (1,)))
+
+    def drop(self, name: str) -> None:
+        """Delete an array that was of use on the way only."""
+        while self._behind:
+            self._behind.popleft().result()
+        os.close(self._sheets.pop(name).file)
+        (self.path / f"{name}.npy").unlink(missing_ok=True)
 
     def close(self, *, flush: bool) -> None:
         """Close the files; ``flush`` waits until their content is on the disk, and raises what kept it from it."""

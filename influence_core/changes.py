@@ -7,6 +7,7 @@ and changes nothing until an owner resolves it. ``unsure`` is no vote.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from influence_core.reviews import Decision, Reviews, Standing
 
 Fate = Literal["keep", "relabel", "drop", "downweight"]
 FATES = get_args(Fate)
-COLUMNS = ("row_id", "split", "action", "old_label", "new_label", "weight", "reviewer", "at", "comment")
+COLUMNS = ("row_id", "split", "action", "old_label", "new_label", "weight", "reviewer", "at", "comment", "content")
 RESOLVES = "owner: "  # what the name of whoever resolves a conflict begins with; no reviewer may be called so
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Change:
         reviewer: Who decided so, by name; several with commas.
         at: When the last of them did, seconds since 1970.
         comment: In their words.
+        content: Hash of what the row says (``row_content``), so that no other row is taken for it; empty: not known.
     """
 
     split: str
@@ -50,6 +53,7 @@ class Change:
     reviewer: str = ""
     at: float = 0.0
     comment: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,15 @@ def same_label(one: str | None, other: str | None, *, is_number: bool = False) -
 
 
 def as_number(label: str | None) -> float | str | None:
-    """Return the number that a label of a regression says, or the label itself where it says none."""
+    """Return the number that a label of a regression says, or the label itself where it says none.
+
+    Commas stand between thousands only: what a reader would take for 3.5 must not become 35.
+    """
+    plain = str(label).strip().replace("−", "-")
+    if "," in plain and not _GROUPED.fullmatch(plain):
+        return label
     try:
-        value = float(str(label).replace(",", "").replace("−", "-"))
+        value = float(plain.replace(",", ""))
     except ValueError:
         return label
     return value if math.isfinite(value) else label
@@ -154,7 +164,10 @@ def _order(item: Change | Conflict) -> tuple[bool, bool, float, str]:
 
 def patch_table(changes: Sequence[Change]) -> pd.DataFrame:
     """Return changes as a table with a row each and the columns ``COLUMNS``; times in ISO 8601, UTC."""
-    lines = [(c.row, c.split, c.action, c.old, c.new, c.weight, c.reviewer, _moment(c.at), c.comment) for c in changes]
+    lines = [
+        (c.row, c.split, c.action, c.old, c.new, c.weight, c.reviewer, _moment(c.at), c.comment, c.content)
+        for c in changes
+    ]
     table = pd.DataFrame(lines, columns=list(COLUMNS))
     table["weight"] = table["weight"].astype("float64")
     for name in ("old_label", "new_label"):
@@ -212,7 +225,7 @@ def _read_change(record: Mapping[str, Any], line: int, ids_are_numbers: bool) ->
     fate: Any = action
     return Change(
         split, row, fate, texts["old_label"] or None, new or None, weight, texts["reviewer"],
-        _seconds(texts["at"], line), texts["comment"],
+        _seconds(texts["at"], line), texts["comment"], texts["content"].strip(),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from influence_core.errors import BadInput
 
@@ -89,3 +89,24 @@ def checked_rates(rates: Sequence[float] | None, n_checkpoints: int) -> tuple[fl
     if not all(math.isfinite(rate) and rate >= 0 for rate in values):
         raise BadInput("A learning rate cannot be used", f"They are {values}.", "Give finite numbers of 0 or more.")
     return values
+
+
+def built_module(factory: Any) -> nn.Module:
+    """Return what a factory makes, without touching the global random state.
+
+    Raises:
+        BadInput: It is no function, or makes no module.
+    """
+    if not callable(factory):
+        raise BadInput(
+            "The model cannot be used",
+            f"It is a {type(factory).__name__}.",
+            "Give an nn.Module or a function that returns one.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise BadInput(
+            "The model factory cannot be used", f"It returned a {type(model).__name__}.", "Return an nn.Module."
+        )
+    return model

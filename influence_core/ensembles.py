@@ -1,21 +1,27 @@
-"""Several trainings of one recipe, each a task of its own: what methods average over to see past one seed.
+"""Several trainings of one recipe, or of variants of it, each a task of its own.
 
-The members are trained once, kept in the store as weights, and shared by every method that asks for the same seeds and
-share of rows. A member trained on a part of the rows draws them by its own seed; the rows left out have weight 0, so
-that every batch keeps its order and divisor.
+Members are what methods average over to see past one seed; variants are what a diagnostic tries to see what the quality
+of a method hangs on. Members are trained once, kept in the store as weights, and shared by every method that asks for
+the same seeds and share of rows. A member trained on a part of the rows draws them by its own seed; the rows left out
+have weight 0, so that every batch keeps its order and divisor.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from influence_core.config import digest
 from influence_core.errors import Unavailable
+from influence_core.measurement import module_identity
+from influence_core.primitives.losses import CustomLoss
+from influence_core.primitives.training import new_model
+from influence_core.recipe import Recipe
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
@@ -53,6 +59,49 @@ def trained_members(task: Task, run: Run, seeds: list[int], share: float = 1.0) 
         states = [{name: artifact.tensor(f"{c}.{i}") for i, name in enumerate(names)} for c in range(len(rates))]
         members.append(task.with_checkpoints(states, rates, key))
     return members
+
+
+def trained_variant(
+    task: Task, run: Run, recipe: Recipe, factory: Callable[[], nn.Module] | None = None
+) -> Task:  # fmt: skip
+    """Return the task with a model trained by another recipe, or of another architecture, in the place of its own.
+
+    Args:
+        task: With a model factory.
+        run: Store, progress, cancel.
+        recipe: How the model is trained.
+        factory: Makes the model; None: the task's.
+
+    Raises:
+        Unavailable: The task has no model factory.
+    """
+    factory = factory or task.factory
+    if factory is None:
+        raise Unavailable(
+            "This task cannot be retrained", "It has no model factory.", "Give the model as a function."
+        )  # fmt: skip
+    model = new_model(factory, recipe)
+    inputs: dict[str, Any] = {
+        "kind": "trained variant", "version": VERSION, "task": task.fingerprint, "recipe": recipe.to_json(),
+        "model": module_identity(model),
+    }  # fmt: skip
+    key, last = digest(inputs), recipe.changed(checkpoints=())
+
+    def produce(writer: Writer) -> None:
+        states, entries, _ = trained_checkpoints(factory, last, task.split("train"), task.loss, run, "a variant")
+        state = next(iter(states.values()))
+        for i, value in enumerate(state.values()):
+            writer.save(str(i), value)
+        writer.meta["names"], writer.meta["rate"] = list(state), entries[-1]["learning_rate"]
+
+    artifact = run.artifacts.obtain(key, inputs, produce, run.waiting)
+    state = {name: artifact.tensor(str(i)) for i, name in enumerate(artifact.meta["names"])}
+    loss = task.loss.function if isinstance(task.loss, CustomLoss) else task.loss.name
+    return Task(
+        factory, task.split("train"), task.split("test"), loss, checkpoints=[state],
+        learning_rates=[artifact.meta["rate"]], recipe=recipe, class_names=task.class_names,
+        train_ids=task.ids("train"), test_ids=task.ids("test"), fingerprint=key,
+    )  # fmt: skip
 
 
 def member_rows(ids: np.ndarray, seed: int, share: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,3 +211,21 @@ def content_hash(*values: Any) -> str:
         else:
             hash_tensors(value, state)
     return state.hexdigest()
+
+
+def checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:
+    """Return the ids of the rows of a split ``[n]``, 0..n-1 where none are given.
+
+    Raises:
+        BadInput: Another number of them, or one twice.
+    """
+    values = np.arange(n_rows) if ids is None else np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+    if len(values) != n_rows:
+        raise BadInput(
+            f"The {name} row ids do not match",
+            f"There are {len(values)} ids for {n_rows} rows.",
+            "Give one id per row.",
+        )
+    if len(np.unique(values)) != n_rows:
+        raise BadInput(f"The {name} row ids are not unique", "An id occurs twice.", "Give every row its own id.")
+    return values

@@ -4,8 +4,8 @@ Linear layers and convolutions (not grouped, sides up to 4,096) have Kronecker f
 norms, bare ones) get their exact Gauss-Newton block up to 256 numbers per part and the diagonal of it beyond. The
 damping is in none of these artifacts: another one needs no pass over the data.
 
-Memory of the pass: ``8 (o^2 + d^2)`` bytes per factored layer for the sums, and a batch's inputs and errors at all
-positions.
+Memory of the pass: ``8 (o^2 + d^2)`` bytes per factored layer for the sums, and a batch's inputs and errors as the
+layers see them; patches and gradients are written out a few rows at a time.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from influence_core.examples import Batch
 from influence_core.gradient_cache import TrainGradients
 from influence_core.primitives.kronecker import (
     Labels,
-    batch_positions,
+    Seen,
+    batch_seen,
     batch_sides,
     eigenbasis,
     noise,
-    rotated_squares,
-    second_moment,
     split_plan,
 )
 from influence_core.primitives.losses import CustomLoss, outputs
-from influence_core.primitives.sides import Side
+from influence_core.primitives.sides import Side, without_dust
 from influence_core.primitives.solvers import check_finite
 from influence_core.primitives.spectrum import Block, DiagonalBlock, FullBlock, KroneckerBlock, Spectrum
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
 
-VERSION = 1
+VERSION = 3
 MAX_BLOCK = 256
 _LABELS_IN_WORDS = {
     "exact": "the Gauss-Newton matrix", "sampled": "labels drawn from the model", "true": "the true labels",
@@ -77,7 +76,7 @@ class LayerCurvature:
         # A model of its own: hooks on the cache's would meet the queries of other threads.
         self.model = self.task.model_at(cache.spec.checkpoint, self.run.device, self.run.dtype)
         self.factored, self.rest = split_plan(self.model, cache.plan)
-        self._uniform: Tensor | None = None
+        self._uniform: dict[int, Tensor] = {}
 
     def kfac(self) -> Spectrum:
         """Return ``G (x) A`` by layer."""
@@ -113,10 +112,15 @@ class LayerCurvature:
     def _on_device(self, values: Tensor) -> Tensor:
         return values.to(self.run.device)
 
+    def _bases(self, artifact: Artifact, i: int) -> list[Tensor]:
+        """Return the eigenvectors of the errors and of the inputs of a layer."""
+        whole = (self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA"))
+        return [without_dust(vectors) for vectors in whole]
+
     def _spectrum(self, artifact: Artifact, values: Callable[[int], Tensor]) -> Spectrum:
         blocks: dict[str, Block] = {}
         for i, name in enumerate(self.factored):
-            bases = [self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA")]
+            bases = self._bases(artifact, i)
             blocks[name] = KroneckerBlock(self._on_device(values(i)), *bases)
         names = artifact.names()
         for j, name in enumerate(self.rest.layers):
@@ -154,16 +158,17 @@ class LayerCurvature:
         for batch, uniform in self._batches("Kronecker factors"):
             for c, seen in enumerate(self._seen(batch, uniform)):
                 for name, layer in seen.items():
-                    positions[name] = layer.inputs.shape[1]
+                    positions[name] = layer.positions
                     if c == 0:  # the inputs are the same for every column
-                        _add(sums, f"A/{name}", second_moment(layer.inputs))
-                    _add(sums, f"G/{name}", second_moment(layer.errors))
+                        _add(sums, f"A/{name}", layer.input_moment())
+                    _add(sums, f"G/{name}", layer.error_moment())
             self._add_rest(sums, batch, uniform)
         for i, name in enumerate(self.run.track(self.factored, "eigenvectors of the factors", len(self.factored))):
             for part, divisor in (("A", n * positions[name]), ("G", n)):
                 moment = sums.get(f"{part}/{name}", self._zeros(name, part)) / divisor
                 check_finite(moment)
-                values, vectors = eigenbasis(moment)
+                # In the precision of the products that were summed: they have no more digits than that.
+                values, vectors = eigenbasis(moment.to(self.run.dtype))
                 writer.save(f"{i}.l{part}", values)
                 writer.save(f"{i}.Q{part}", vectors)
         for j, name in enumerate(self.rest.layers):
@@ -178,10 +183,7 @@ class LayerCurvature:
 
     def _produce_corrected(self, writer: Writer) -> None:
         artifact = self._factors()
-        bases = {
-            name: [self._on_device(artifact.tensor(f"{i}.{part}")).to(self.run.dtype) for part in ("QG", "QA")]
-            for i, name in enumerate(self.factored)
-        }
+        bases = {name: self._bases(artifact, i) for i, name in enumerate(self.factored)}
         self._produce_squares(writer, bases, "eigenvalues along the factors' eigenvectors")
 
     def _produce_diagonal(self, writer: Writer) -> None:
@@ -192,10 +194,11 @@ class LayerCurvature:
     def _produce_squares(self, writer: Writer, bases: dict[str, list[Tensor]], stage: str) -> dict[str, Tensor]:
         """Write the mean squares of the gradients' numbers in a basis; none given: as they are, other layers too."""
         sums: dict[str, Tensor] = {}
-        for batch, uniform in self._batches(stage):
+        # Labels drawn anew: along axes fitted to the same draw, the first eigenvalues would be too large.
+        for batch, uniform in self._batches(stage, draw=1 if bases else 0):
             for seen in self._seen(batch, uniform):
                 for name, layer in seen.items():
-                    _add(sums, name, rotated_squares(layer, *(bases[name] if bases else (None, None))))
+                    _add(sums, name, layer.rotated_squares(*(bases[name] if bases else (None, None))))
             if not bases:
                 self._add_rest(sums, batch, uniform, largest=0)
         for i, name in enumerate(self.factored):
@@ -206,27 +209,29 @@ class LayerCurvature:
 
     # -- passes -------------------------------------------------------------------------------------------------------
 
-    def _batches(self, stage: str) -> Iterator[tuple[Batch, Tensor | None]]:
+    def _batches(self, stage: str, draw: int = 0) -> Iterator[tuple[Batch, Tensor | None]]:
         run, size = self.run, self.run.batch_size
         steps = -(-self.task.n_train // size)
         batches = self.task.split("train").batches(size, run.device, run.dtype)
         for start, batch in run.track(batches, stage, steps):
-            uniform = self._drawn(batch)
+            uniform = self._drawn(batch, draw)
             yield batch, None if uniform is None else uniform[start : start + len(batch.targets)]
 
-    def _drawn(self, batch: Batch) -> Tensor | None:
-        if self.kind.labels == "sampled" and self._uniform is None:
+    def _drawn(self, batch: Batch, draw: int) -> Tensor | None:
+        if self.kind.labels != "sampled":
+            return None
+        if draw not in self._uniform:
             with torch.no_grad():
                 f = outputs(self.model, batch.inputs)
             outs = f.reshape(len(f), -1).shape[1]
-            self._uniform = noise(self.task.n_train, outs, self.kind.samples, self.run.seed)
-        return self._uniform
+            self._uniform[draw] = noise(self.task.n_train, outs, self.kind.samples, self.run.seed, draw)
+        return self._uniform[draw]
 
-    def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Any]]:
+    def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Seen]]:
         if not self.factored:
             return iter(())
         labels = self.kind.labels
-        return batch_positions(self.model, self.task.loss, self.factored, batch, labels, uniform)
+        return batch_seen(self.model, self.task.loss, self.factored, batch, labels, uniform)
 
     def _add_rest(
         self, sums: dict[str, Tensor], batch: Batch, uniform: Tensor | None, largest: int = MAX_BLOCK

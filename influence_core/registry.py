@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from influence_core.config import Config
 from influence_core.errors import BadInput, Unavailable
 from influence_core.estimator import Estimator, Info, Units
+from influence_core.other_names import OTHER_NAMES
 from influence_core.task import Needs, Task
 
 E = TypeVar("E", bound=type[Estimator])
@@ -23,14 +24,18 @@ NEEDS_IN_WORDS = {
     Needs.LEARNING_RATES: ("the learning rate at each checkpoint", "give learning_rates=[...]"),
     Needs.RECIPE: ("a training recipe and a model factory", "give recipe=Recipe(...) and the model as a function"),
     Needs.STEPS: (
-        "a recipe of gradient steps and a model factory",
-        "give recipe=Recipe(optimizer='sgd' or 'adam', ...)",
+        "recorded steps, or a recipe of gradient steps and a model factory",
+        "record the training with a Recorder, or give recipe=Recipe(optimizer='sgd' or 'adam', ...)",
     ),
     Needs.LABELS: ("class labels", "use it on a classification task"),
     Needs.OUTPUTS: ("a built-in loss", "use cross_entropy, bce or mse"),
     Needs.WORD_EMBEDDING: ("a word embedding", "use a model with an nn.Embedding layer"),
     Needs.LAST_LAYER: ("a last Linear layer", "end the model with a Linear layer and use a built-in loss"),
 }
+
+# ``if_exact`` stands for ``if_cg`` too where the model is too large to write its curvature out.
+ALIASES = {"tracin": "tracin_cp", "representer": "rps_l2", "influence": "if_exact", "cross_loss_if": "if_exact"}
+_LARGE = 5_000  # parameters
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,18 @@ def found(name: str, task: Task | None = None) -> Entry:
     """Return the method of an id or alias.
 
     Raises:
-        BadInput: No such method; says which is spelt nearly so.
+        BadInput: No such method; says what the name stands for if it is another thing's, or which is spelt nearly so.
     """
     known = entries()
-    aliases = {"tracin": "tracin_cp", "representer": "rps_l2", "influence": "if_exact"}
-    if name == "influence" and task is not None and task.n_params > 5_000:
-        aliases["influence"] = "if_cg"
-    name = aliases.get(name, name)
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, [*known, *aliases], n=1)
+    called = ALIASES.get(name, name)
+    if called == "if_exact" and name != called and task is not None and task.n_params > _LARGE:
+        called = "if_cg"
+    if called in known:
+        return known[called]
+    if name in OTHER_NAMES:
+        other = OTHER_NAMES[name]
+        raise BadInput(f"'{name}' is not called as a method", f"It is {other.what}.", other.fix)
+    near = difflib.get_close_matches(name, [*known, *ALIASES, *OTHER_NAMES], n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"Use one of: {', '.join(known)}."
     raise BadInput("Unknown method", f"'{name}' is not registered.", hint)
 

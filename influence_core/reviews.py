@@ -11,21 +11,34 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from influence_core.database import Database, transaction
 from influence_core.errors import BadInput
+from influence_core.review_records import (
+    ACTIONS,
+    MAX_COMMENT,
+    MAX_ROWS,
+    Act,
+    Action,
+    Decision,
+    Kind,
+    Logged,
+    Standing,
+    Step,
+    check_act,
+    check_name,
+    row_key,
+)
+
+__all__ = [
+    "ACTIONS", "FILE_NAME", "MAX_COMMENT", "MAX_ROWS", "SCHEMA", "Act", "Action", "Decision", "Kind", "Logged",
+    "Reviews", "Standing", "Step",
+]  # fmt: skip
 
 FILE_NAME = "reviews.sqlite"
-Action = Literal["keep", "relabel", "drop", "downweight", "unsure"]
-Kind = Literal["decide", "undo", "redo"]
-ACTIONS = get_args(Action)
-MAX_ROWS = 200_000  # of one act
-MAX_COMMENT = 2_000  # characters
-_MAX_NAME = 200
 # standing: 1 holds, 0 was undone and can be redone, -1 was undone for good.
 SCHEMA = """
 CREATE TABLE acts(
@@ -40,66 +53,6 @@ CREATE TABLE decisions(
     PRIMARY KEY (act, split, row)) WITHOUT ROWID;
 CREATE INDEX decisions_by_row ON decisions(split, row, act)
 """
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What is to become of one row.
-
-    Attributes:
-        split: ``train`` or ``test``.
-        row: The row's id.
-        action: What to do.
-        label: The new label of ``relabel``.
-        weight: The new weight, from 0 to 1, of ``downweight``.
-        comment: In the reviewer's words.
-        given: The label that the reviewer saw.
-    """
-
-    split: str
-    row: int | str
-    action: Action
-    label: str | None = None
-    weight: float | None = None
-    comment: str = ""
-    given: str | None = None
-
-
-@dataclass(frozen=True)
-class Act:
-    """Something that a reviewer did; ``evidence`` says what was on screen (method, checkpoint, scores, neighbours)."""
-
-    tab: str
-    number: int
-    kind: Kind = "decide"
-    decisions: tuple[Decision, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Logged:
-    """A line of the log: an act with what became of it. ``standing``: not undone; ``at``: seconds since 1970."""
-
-    seq: int
-    reviewer: str
-    tab: str
-    number: int
-    kind: Kind
-    at: float
-    target: int | None
-    standing: bool
-    n_rows: int
-    evidence: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A reviewer's decision that holds now, with the act that made it."""
-
-    decision: Decision
-    reviewer: str
-    seq: int
-    at: float
 
 
 class Reviews:
@@ -121,11 +74,11 @@ class Reviews:
         where nothing stands, or to redo where nothing was undone, is an act without a target.
 
         Raises:
-            BadInput: An act is malformed, or its rows cannot be reviewed.
+            BadInput: An act is malformed, its rows cannot be reviewed, or it spares all of them.
         """
-        _check_name(reviewer, "reviewer")
+        check_name(reviewer, "reviewer")
         for act in acts:
-            _check_act(act)
+            check_act(act)
         if not self.study.is_dir():
             raise BadInput("There is no such study", f"{self.study.name} is not there.", "Choose another study.")
         with self._file.open(create=True) as db, transaction(db):
@@ -140,7 +93,7 @@ class Reviews:
     def about(self, split: str, row: int | str) -> list[Standing]:
         """Return every reviewer's decision that holds now about one row."""
         with self._file.open() as db:
-            found = db.execute(_LATEST.format(where="d.split = ? AND d.row = ?"), (split, _key(row)))
+            found = db.execute(_LATEST.format(where="d.split = ? AND d.row = ?"), (split, row_key(row)))
             return [_standing(line) for line in found]
 
     def log(
@@ -178,7 +131,7 @@ class Reviews:
         select = _LATEST.format(where="d.split = ? AND d.row = ?")
         with self._file.open() as db:
             for row in rows:
-                if lines := [_standing(line) for line in db.execute(select, (split, _key(row)))]:
+                if lines := [_standing(line) for line in db.execute(select, (split, row_key(row)))]:
                     found[row] = lines
         return found
 
@@ -191,16 +144,70 @@ class Reviews:
         with self._file.open() as db:
             return {json.loads(row["row"]): row["last"] for row in db.execute(select, (reviewer, split))}
 
+    def last_row(self, reviewer: str, split: str, queue: str) -> int | str | None:
+        """Return the row that a reviewer decided last from a queue, by what the evidence says of it; None for none."""
+        select = (
+            "SELECT d.row FROM acts a JOIN decisions d ON d.act = a.seq WHERE a.standing = 1 AND a.reviewer = ? "
+            "AND d.split = ? AND json_extract(a.evidence, '$.queue') = ? ORDER BY a.seq DESC LIMIT 1"
+        )
+        with self._file.open() as db:
+            found = db.execute(select, (reviewer, split, queue)).fetchone()
+            return None if found is None else json.loads(found[0])
+
+    def decided_rows(self, split: str) -> set[int | str]:
+        """Return the rows about which anybody's decision holds."""
+        with self._file.open() as db:
+            return {json.loads(key) for key in _decided_keys(db, split)}
+
+    def batches(self, reviewer: str | None = None, limit: int = 20) -> list[tuple[Logged, tuple[Decision, ...]]]:
+        """Return the acts about more than one row that hold, of one reviewer or of all, the latest first."""
+        whose, values = ("reviewer = ? AND ", (reviewer,)) if reviewer is not None else ("", ())
+        select = f"SELECT * FROM acts WHERE {whose}kind = 'decide' AND standing = 1 AND n_rows > 1"
+        with self._file.open() as db:
+            lines = [_logged(row) for row in db.execute(f"{select} ORDER BY seq DESC LIMIT ?", (*values, limit))]
+            return [(line, _decisions(db, line.seq)) for line in lines]
+
+    def line(self, seq: int) -> Logged | None:
+        """Return a line of the log."""
+        with self._file.open() as db:
+            row = db.execute("SELECT * FROM acts WHERE seq = ?", (seq,)).fetchone()
+            return None if row is None else _logged(row)
+
     def decisions(self, seq: int) -> tuple[Decision, ...]:
         """Return up to 20 of the decisions of an act."""
         with self._file.open() as db:
             return _decisions(db, seq)
+
+    def next_step(self, reviewer: str, kind: Literal["undo", "redo"]) -> Step | None:
+        """Return the act that a reviewer's next undo or redo is about, or None if there is none."""
+        with self._file.open() as db:
+            seq = _target(db, reviewer, kind)
+            return None if seq is None else _step(db, seq)
+
+    def step(self, seq: int) -> Step:
+        """Return an act that decides, as an undo or redo of it is told."""
+        with self._file.open() as db:
+            return _step(db, seq)
 
     def last_number(self, reviewer: str, tab: str) -> int:
         """Return the highest number of a reviewer's acts from a tab, or 0."""
         with self._file.open() as db:
             select = "SELECT coalesce(max(number), 0) FROM acts WHERE reviewer = ? AND tab = ?"
             return db.execute(select, (reviewer, tab)).fetchone()[0]
+
+    def new_labels(self, known: Sequence[str], limit: int = 50) -> tuple[str, ...]:
+        """Return labels that standing decisions give and that are none of ``known``, in the order they came up."""
+        select = (
+            "SELECT d.label, min(d.act) FROM decisions d JOIN acts a ON a.seq = d.act WHERE a.standing = 1 "
+            "AND d.label IS NOT NULL AND d.label NOT IN (SELECT value FROM json_each(?)) GROUP BY 1 ORDER BY 2 LIMIT ?"
+        )
+        with self._file.open() as db:
+            return tuple(row[0] for row in db.execute(select, (json.dumps(list(known)), limit)))
+
+    def reviewers(self) -> tuple[str, ...]:
+        """Return everybody who ever decided, also those whose every act was undone, by name."""
+        with self._file.open() as db:
+            return tuple(row[0] for row in db.execute("SELECT DISTINCT reviewer FROM acts ORDER BY 1"))
 
     def counts(self) -> dict[str, tuple[int, float, float]]:
         """Return per reviewer: standing acts that decide, and the times of the first and the last."""
@@ -224,83 +231,65 @@ def _recorded(db: sqlite3.Connection, reviewer: str, act: Act) -> Logged:
     known = "SELECT * FROM acts WHERE reviewer = ? AND tab = ? AND number = ?"
     found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
     if found is None:
-        target = None if act.kind == "decide" else _target(db, reviewer, act.kind)
+        decisions, target = act.decisions, None if act.kind == "decide" else _target(db, reviewer, act.kind, act.of)
+        if act.expects is not None and target != act.expects:
+            why = "What you would change back is another act by now: somebody, or another tab of yours, was quicker."
+            raise BadInput(f"Nothing was {act.kind}ne", why, "Look at what stands there now, and press again.")
         if act.kind == "decide":  # a new decision ends what could be redone
+            decisions = _unspared(db, decisions) if act.spares else decisions
             db.execute("UPDATE acts SET standing = -1 WHERE reviewer = ? AND kind = 'decide' AND standing = 0",
                        (reviewer,))  # fmt: skip
         elif target is not None:
             db.execute("UPDATE acts SET standing = ? WHERE seq = ?", (act.kind == "redo", target))
         insert = "INSERT INTO acts(reviewer, tab, number, kind, at, target, n_rows, evidence) VALUES (?,?,?,?,?,?,?,?)"
-        values = (reviewer, act.tab, act.number, act.kind, time.time(), target, len(act.decisions))
+        values = (reviewer, act.tab, act.number, act.kind, time.time(), target, len(decisions))
         seq = db.execute(insert, (*values, json.dumps(dict(act.evidence)))).lastrowid
-        lines = [(seq, d.split, _key(d.row), d.action, d.label, d.weight, d.comment, d.given) for d in act.decisions]
+        lines = [(seq, d.split, row_key(d.row), d.action, d.label, d.weight, d.comment, d.given) for d in decisions]
         db.executemany("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?)", lines)
         found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
     return _logged(found)
 
 
-def _target(db: sqlite3.Connection, reviewer: str, kind: Kind) -> int | None:
-    """Return the act that an undo or redo of this reviewer is about: the last standing one, the last undone one."""
-    which, order = ("standing = 1", "DESC") if kind == "undo" else ("standing = 0", "ASC")
-    select = f"SELECT seq FROM acts WHERE reviewer = ? AND kind = 'decide' AND {which} ORDER BY seq {order} LIMIT 1"
-    row = db.execute(select, (reviewer,)).fetchone()
-    return None if row is None else row["seq"]
+def _unspared(db: sqlite3.Connection, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+    """Return the decisions about rows that nobody has decided about."""
+    taken = {split: _decided_keys(db, split) for split in {decision.split for decision in decisions}}
+    left = tuple(decision for decision in decisions if row_key(decision.row) not in taken[decision.split])
+    if not left:
+        why = "Somebody has decided about every one of them meanwhile."
+        raise BadInput("Nothing is left to decide", why, "Look at the list again.")
+    return left
 
 
-def _check_name(name: str, what: str) -> None:
-    if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
-        why = f"The {what} is {str(name)[:80]!r}."
-        raise BadInput("This decision cannot be kept", why, f"Give a {what} of 1 to {_MAX_NAME} visible characters.")
+def _decided_keys(db: sqlite3.Connection, split: str) -> set[str]:
+    select = "SELECT DISTINCT d.row FROM decisions d JOIN acts a ON a.seq = d.act WHERE a.standing = 1 AND d.split = ?"
+    return {row["row"] for row in db.execute(select, (split,))}
 
 
-def _check_act(act: Act) -> None:
-    _check_name(act.tab, "tab")
-    wrong = ""
-    if not isinstance(act.number, int) or act.number < 1:
-        wrong = f"its number is {act.number!r}"
-    elif act.kind not in get_args(Kind):
-        wrong = f"its kind is {act.kind!r}"
-    elif (act.kind == "decide") != bool(act.decisions):
-        wrong = f"it is of kind {act.kind} and has {len(act.decisions)} decisions"
-    elif len(act.decisions) > MAX_ROWS:
-        wrong = f"it is about {len(act.decisions):,} rows, and {MAX_ROWS:,} is the most"
-    elif len({(d.split, _key(d.row)) for d in act.decisions}) != len(act.decisions):
-        wrong = "a row is in it twice"
-    if wrong:
-        raise BadInput("This decision cannot be kept", f"{wrong[0].upper()}{wrong[1:]}.", "Reload the page.")
-    for decision in act.decisions:
-        _check_decision(decision)
+def _target(db: sqlite3.Connection, reviewer: str, kind: Kind, of: tuple[str, int] | None = None) -> int | None:
+    """Return the act that an undo or redo of this reviewer is about: the one named, else the last one."""
+    mine = "reviewer = ? AND kind = 'decide' AND standing = ?"
+    from_standing = kind == "undo"
+    if of is not None:
+        row = db.execute(f"SELECT seq FROM acts WHERE {mine} AND tab = ? AND number = ?",
+                         (reviewer, from_standing, *of)).fetchone()  # fmt: skip
+        return None if row is None else row["seq"]
+    if from_standing:
+        row = db.execute(f"SELECT seq FROM acts WHERE {mine} ORDER BY seq DESC LIMIT 1", (reviewer, 1)).fetchone()
+        return None if row is None else row["seq"]
+    undone = [row["seq"] for row in db.execute(f"SELECT seq FROM acts WHERE {mine}", (reviewer, 0))]
+    if not undone:
+        return None
+    # What was undone last is done again first; the undos of all of them are younger than the last decision.
+    last = "SELECT target FROM acts WHERE reviewer = ? AND standing = 1 AND kind = 'undo' ORDER BY seq DESC"
+    return next(row["target"] for row in db.execute(last, (reviewer,)) if row["target"] in set(undone))
 
 
-def _check_decision(decision: Decision) -> None:
-    if decision.split == "locked":
-        raise BadInput(
-            "Locked rows are not cleaned",
-            "They tell whether cleaning helped; a reviewed judge would agree with whoever reviewed it.",
-            "Review train and test rows.",
-        )
-    wrong = ""
-    if decision.split not in ("train", "test"):
-        wrong = f"the split is {decision.split!r}"
-    elif decision.action not in ACTIONS:
-        wrong = f"the action is {decision.action!r}"
-    elif (decision.action == "relabel") != (decision.label is not None):
-        wrong = f"{decision.action} with the label {decision.label!r}"
-    elif decision.label is not None and not (0 < len(decision.label) <= _MAX_NAME and decision.label.strip()):
-        wrong = f"the label is {decision.label[:80]!r}"
-    elif (decision.action == "downweight") != (decision.weight is not None):
-        wrong = f"{decision.action} with the weight {decision.weight!r}"
-    elif decision.weight is not None and not 0 <= decision.weight <= 1:
-        wrong = f"the weight is {decision.weight}"
-    elif len(decision.comment) > MAX_COMMENT:
-        wrong = f"the comment has {len(decision.comment):,} characters, and {MAX_COMMENT:,} is the most"
-    if wrong:
-        raise BadInput("This decision cannot be kept", f"Row {decision.row}: {wrong}.", "Decide again.")
-
-
-def _key(row: int | str) -> str:
-    """Return a row id as text that tells 7 from "7"."""
-    return json.dumps(row)
+def _step(db: sqlite3.Connection, seq: int) -> Step:
+    act = _logged(db.execute("SELECT * FROM acts WHERE seq = ?", (seq,)).fetchone())
+    select = "SELECT action, label, count(*) FROM decisions WHERE act = ? GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 20"
+    counts = tuple((row[0], row[1], row[2]) for row in db.execute(select, (seq,)))
+    first = db.execute("SELECT * FROM decisions WHERE act = ? LIMIT 1", (seq,)).fetchone()
+    return Step(act.seq, act.at, act.n_rows, counts, _decision(first))
 
 
 def _logged(row: sqlite3.Row) -> Logged:

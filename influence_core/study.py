@@ -18,6 +18,7 @@ from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.measurement import Rows, module_identity
 from influence_core.model_reference import model_factory
+from influence_core.recorded_training import RecordedTraining, recorded_in
 from influence_core.store import Artifact, Store, Writer
 from influence_core.study_data import StudyData
 from influence_core.study_files import States, file_hash, read_header, write_study
@@ -249,6 +250,13 @@ class Study(StudyData):
         rates = [entry["learning_rate"] for entry in self.header.checkpoints if "learning_rate" in entry]
         return rates if len(rates) == len(self.header.checkpoints) else None
 
+    def _recorded(self) -> RecordedTraining | None:
+        """Return the training that was recorded; a version's was ours, by the recipe."""
+        if self.made is not None:
+            return None
+        marks = [entry.get("step") for entry in self.header.checkpoints]
+        return recorded_in(self.path, [mark if isinstance(mark, int) else None for mark in marks])
+
     @cached_property
     def task(self) -> Task:
         """Return the task: encoded data memory-mapped, checkpoints read when used."""
@@ -263,6 +271,7 @@ class Study(StudyData):
             learning_rates=self._learning_rates(),
             recipe=header.recipe, class_names=header.classes or None, train_ids=ids["train"], test_ids=ids["test"],
             locked=data.get("locked"), locked_ids=ids.get("locked"), fingerprint=self.fingerprint,
+            recorded=self._recorded(),
         )  # fmt: skip
         return task
 

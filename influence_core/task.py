@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence_core.checkpoints import StateDict, checked_checkpoints, checked_rates, load_state
+from influence_core.checkpoints import StateDict, built_module, checked_checkpoints, checked_rates, load_state
 from influence_core.config import digest
 from influence_core.errors import BadInput, NumericalProblem
-from influence_core.examples import Batch, Examples, content_hash
+from influence_core.examples import Batch, Examples, checked_ids, content_hash
 from influence_core.measurement import TYPED, Measurement, Rows, module_identity, source_hash
 from influence_core.primitives.losses import CustomLoss, outputs, predicted_classes, resolved_loss
 from influence_core.recipe import Recipe
+from influence_core.recorded_training import RecordedTraining
 
 __all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
 
@@ -55,6 +56,8 @@ class Task:
         train_ids: The user's row ids; default 0..n-1. Likewise ``test_ids``.
         locked: Rows that are reported on and never used to choose anything, with ``locked_ids``.
         fingerprint: Known hash of model, data and checkpoints, where a study has it already.
+        recorded: The training as a Recorder wrote it down (``load_recording(folder).training``): methods that follow
+            every step follow these, rather than the recipe's.
 
     Raises:
         BadInput: What does not fit together, in one sentence.
@@ -66,23 +69,29 @@ class Task:
         checkpoints: Sequence[StateDict | str | Path] | None = None, learning_rates: Sequence[float] | None = None,
         recipe: Recipe | None = None, class_names: Sequence[str] | None = None, train_ids: Iterable[Any] | None = None,
         test_ids: Iterable[Any] | None = None, locked: Any = None, locked_ids: Iterable[Any] | None = None,
-        fingerprint: str | None = None,
+        fingerprint: str | None = None, recorded: RecordedTraining | None = None,
     ) -> None:  # fmt: skip
         """Check and freeze the parts."""
         self.factory: Callable[[], nn.Module] | None = None if isinstance(model, nn.Module) else model
-        self._module = copy.deepcopy(model) if isinstance(model, nn.Module) else _built(model)
+        self._module = copy.deepcopy(model) if isinstance(model, nn.Module) else built_module(model)
         splits = {"train": (train, train_ids), "test": (test, test_ids), "locked": (locked, locked_ids)}
         self._splits = {
             name: data if isinstance(data, Examples) else Examples(data, name)
             for name, (data, _) in splits.items()
             if data is not None
         }
-        self._ids = {name: _checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
+        self._ids = {name: checked_ids(splits[name][1], len(rows), name) for name, rows in self._splits.items()}
         self.loss = resolved_loss(loss)
         own = [copy.deepcopy(self._module.state_dict())] if isinstance(model, nn.Module) else []
         self._checkpoints = checked_checkpoints(own if checkpoints is None else checkpoints)
         self.learning_rates = checked_rates(learning_rates, len(self._checkpoints))
-        self.recipe = recipe
+        self.recipe, self.recorded = recipe, recorded
+        if recorded is not None and len(recorded.marks) != len(self._checkpoints):
+            raise BadInput(
+                "The recording does not match the checkpoints",
+                f"It tells of {len(recorded.marks)} checkpoints, and there are {len(self._checkpoints)}.",
+                "Give checkpoints=recording.checkpoints with it.",
+            )
         self.class_names = tuple(str(name) for name in class_names) if class_names is not None else None
         self.memo: dict[str, Any] = {}
         self._positions: dict[str, dict[Any, int]] = {}
@@ -139,6 +148,8 @@ class Task:
         offers |= Needs.RECIPE if self.recipe is not None and self.factory is not None else Needs.NONE
         if Needs.RECIPE in offers and self.recipe is not None and self.recipe.optimizer != "lbfgs":
             offers |= Needs.STEPS
+        if self.recorded is not None and self._checkpoints:
+            offers |= Needs.STEPS
         offers |= Needs.LABELS if self.loss.classifies else Needs.NONE
         offers |= Needs.OUTPUTS if not isinstance(self.loss, CustomLoss) else Needs.NONE
         if self._checkpoints and not isinstance(self.loss, CustomLoss) and self.last_layer is not None:
@@ -146,6 +157,13 @@ class Task:
         if any(isinstance(module, nn.Embedding) for module in self._module.modules()):
             offers |= Needs.WORD_EMBEDDING
         return offers
+
+    @property
+    def optimizer(self) -> str | None:
+        """Return what took the steps that are followed: ``sgd``, ``adam``, another; None: not known."""
+        if self.recorded is not None:
+            return self.recorded.kind
+        return self.recipe.optimizer if self.recipe is not None else None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -166,7 +184,7 @@ class Task:
         _ = self.provides  # so that every view finds it
         view = copy.copy(self)
         view._typed, view._positions = rows, {}
-        view._ids = {**self._ids, TYPED: _checked_ids(ids, len(rows), TYPED)}
+        view._ids = {**self._ids, TYPED: checked_ids(ids, len(rows), TYPED)}
         return view
 
     def with_checkpoints(self, states: Sequence[StateDict], rates: Sequence[float] | None, fingerprint: str) -> Task:
@@ -182,6 +200,7 @@ class Task:
         other._checkpoints = checked_checkpoints(states)
         other.learning_rates = checked_rates(rates, len(states))
         other.__dict__.pop("provides", None)
+        other.recorded = None  # of another training
         other.memo, other.fingerprint = {}, fingerprint
         return other
 
@@ -368,32 +387,3 @@ class Task:
         rows = {name: examples.content_hash() for name, examples in self._splits.items()}
         recipe = self.recipe.to_json() if self.recipe else None
         return digest([module_identity(self._module), weights, self.learning_rates, loss, rows, recipe])
-
-
-def _built(factory: Any) -> nn.Module:
-    if not callable(factory):
-        raise BadInput(
-            "The model cannot be used",
-            f"It is a {type(factory).__name__}.",
-            "Give an nn.Module or a function that returns one.",
-        )
-    with torch.random.fork_rng(devices=[]):
-        model = factory()
-    if not isinstance(model, nn.Module):
-        raise BadInput(
-            "The model factory cannot be used", f"It returned a {type(model).__name__}.", "Return an nn.Module."
-        )
-    return model
-
-
-def _checked_ids(ids: Iterable[Any] | None, n_rows: int, name: str) -> np.ndarray:
-    values = np.arange(n_rows) if ids is None else np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-    if len(values) != n_rows:
-        raise BadInput(
-            f"The {name} row ids do not match",
-            f"There are {len(values)} ids for {n_rows} rows.",
-            "Give one id per row.",
-        )
-    if len(np.unique(values)) != n_rows:
-        raise BadInput(f"The {name} row ids are not unique", "An id occurs twice.", "Give every row its own id.")
-    return values

@@ -137,8 +137,8 @@ def studies(studies_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def own_studies(studies_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Copies of the three studies without their caches, for tests that write into them or need an empty cache."""
+    """Copies of the three studies without what other tests computed, for those that write or need an empty cache."""
     folder = tmp_path / "studies"
-    shutil.copytree(studies_folder, folder, ignore=shutil.ignore_patterns("cache", "jobs.sqlite*"))
+    shutil.copytree(studies_folder, folder, ignore=shutil.ignore_patterns("cache", "trust", "jobs.sqlite*"))
     monkeypatch.setenv("INFLUENCE_STUDIES", str(folder))
     yield folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from influence_core.changes import COLUMNS, RESOLVES, Change, changes_of_table, patch_table, resolved_changes
+from influence_core.changes import COLUMNS, RESOLVES, Change, as_number, changes_of_table, patch_table, resolved_changes
 from influence_core.errors import BadInput
 from influence_core.reviews import Act, Decision, Reviews
 
@@ -82,6 +82,16 @@ def test_numbers_are_compared_as_numbers(folder: Path) -> None:
     changes, conflicts = resolved_changes(folder)
     assert conflicts == [] and [(c.row, c.action) for c in changes] == [(1, "relabel"), (2, "keep")]
     assert len(resolved_changes(folder, CLASSES)[1]) == 1  # as class names they differ
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [("3.5", 3.5), (" −2,228.25 ", -2228.25), ("12,345", 12345.0), ("1e3", 1000.0), ("+1,000,000", 1e6),
+     ("3,5", None), ("1,23", None), ("1,2345", None), ("12,34,567", None), ("3.5,000", None), (",5", None),
+     ("nan", None), ("inf", None), ("", None), ("about 3", None)],
+)  # fmt: skip
+def test_a_number_is_read_as_people_write_it_and_a_decimal_comma_is_none(label: str, number: float | None) -> None:
+    assert as_number(label) == (label if number is None else number)
 
 
 def test_an_undone_decision_is_no_vote(folder: Path) -> None:

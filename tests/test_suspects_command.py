@@ -58,16 +58,29 @@ def test_probabilities_of_ones_own(run: Call, studies: Path, tmp_path: Path, kin
     if kind == "npy":
         np.save(file, shares)
     else:
-        frame = pd.DataFrame(shares, columns=["a", "b", "c"])
+        frame = pd.DataFrame(shares, columns=["ant", "bee", "cat"])
+        frame["id"] = Study(studies / "table").task.ids("train")
+        frame = frame[::-1][["id", "cat", "ant", "bee"]]  # by name, not by place
         frame.to_csv(file, index=False) if kind == "csv" else frame.to_parquet(file)
     found = table(run("suspects", studies / "table", "--detectors", "out_of_fold", "--pred-probs", file))
-    assert found["out_of_fold"].abs().max() == pytest.approx(0.5)
+    study = Study(studies / "table")
+    given = int(study.task.split("train").targets[4])
+    margins = found.set_index("train_id")["out_of_fold"]
+    assert margins[study.task.ids("train")[4]] == pytest.approx(0.5 if given == 0 else 0.0)
+    assert margins.drop(study.task.ids("train")[4]).abs().max() == pytest.approx(0)
+
+
+def test_probabilities_by_place_without_names_are_refused(run: Call, studies: Path, tmp_path: Path) -> None:
+    file = tmp_path / "shares.csv"
+    pd.DataFrame(np.full((60, 3), 1 / 3), columns=["a", "b", "c"]).to_csv(file, index=False)
+    assert "No column names the rows" in run("suspects", studies / "table", "--pred-probs", file, code=2)
 
 
 @pytest.mark.parametrize(("options", "words"), [
     (("--detectors", "nonsense"), "Unknown detector"),
     (("--column", "nonsense"), "did not run"),
-    (("--pred-probs", "missing.csv"), "cannot be read"),
+    (("--pred-probs", "missing.csv"), "missing.csv does not exist"),
+    (("--pred-probs", "missing.npy"), "cannot be read"),
     (("--format", "xml"), "xml"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run: Call, studies: Path, options: tuple[str, ...], words: str) -> None:

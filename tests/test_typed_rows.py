@@ -98,7 +98,8 @@ def test_two_typed_rows_do_not_mix(study: Study) -> None:
     expected = attribute(study, "gas", study.task.ids("test")[[1, 5]].tolist(), measurement=measured(study)).scores
     fresh = Study(study.path)
     for i in (0, 1, 0):
-        torch.testing.assert_close(attribute(fresh, "gas", rows[i]).scores, expected[[i]], rtol=1e-6, atol=1e-9)
+        # float32: one row's products are summed in another order than two rows'.
+        torch.testing.assert_close(attribute(fresh, "gas", rows[i]).scores, expected[[i]], rtol=1e-5, atol=1e-7)
     both = attribute(fresh, "gas", Rows("typed", rows[1].ids + rows[0].ids)).scores
     torch.testing.assert_close(both, expected[[1, 0]], rtol=1e-5, atol=1e-7)
     assert not torch.allclose(expected[0], expected[1], atol=1e-3)

@@ -1,24 +1,14 @@
 // The review desk: a queue of cards in the browser, one key per decision, the next card painted at once.
-const KEYS = { keep: "k", accept: "a", drop: "d", weigh: "w", unsure: "u", undo: "z", redo: "y", previous: "ArrowLeft",
-  next: "ArrowRight", other: "n", comment: "m", help: "?", zoom: "f", contrast: "x" };
-const LEFT = { ...KEYS, keep: "q", accept: "e", unsure: "s", other: "t", comment: "g" };
-const NAMES = { keep: "Keep", accept: "Accept suggestion (also Enter)", drop: "Drop", weigh: "Down-weight", unsure: "Unsure", undo: "Undo",
-  redo: "Redo", previous: "Previous", next: "Next", other: "Another or new class", comment: "Comment", help: "Help",
-  zoom: "Zoom the picture", contrast: "Contrast" };
-const SHOW = { ArrowLeft: "←", ArrowRight: "→" };
-const shown = (key) => SHOW[key] || (key.length === 1 ? key.toUpperCase() : key);
-const read = (name, otherwise) => { try { return JSON.parse(localStorage.getItem(name)) ?? otherwise; } catch { return otherwise; } };
-const write = (name, value) => { try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* only comfort is lost */ } };
-
 class Desk {
   constructor(data) {
     this.study = data.study; this.token = data.token;
     this.outbox = new Outbox(data.study);
     this.cards = new Map(); this.at = null; this.total = data.total; this.done = 0;
     this.past = []; this.future = []; this.asked = null; this.nonce = 0; this.began = Date.now(); this.made = 0;
-    this.keys = { ...KEYS, ...read("influence.review.keys", {}) };
+    this.keys = keptKeys();
+    this.added = []; // classes that the study does not have yet
     this.look = { zoom: 1, contrast: 1, invert: false };
-    this.message = ""; this.sentAt = 0; this.timer = null; this.seen = 0;
+    this.steps = null; this.message = ""; this.sentAt = 0; this.looks = false; this.looked = 0; this.timer = null; this.seen = 0;
     this.reviewer = data.person || read("influence.reviewer", "");
   }
 
@@ -27,30 +17,58 @@ class Desk {
     this.data = data; this.total = data.total;
     if (data.person) this.reviewer = data.person;
     if (data.error) this.message = data.error;
-    for (const [tab, number, rows] of data.kept) this.arrived(tab, number, rows);
-    for (const [tab, number, why] of data.refused) if (this.outbox.settle(tab, number)) this.message = why;
+    if (data.steps) this.steps = data.steps;
+    const said = new Map((data.said || []).map(([tab, number, words]) => [`${tab}|${number}`, words]));
+    for (const [tab, number, rows] of data.kept) this.arrived(tab, number, rows, said.get(`${tab}|${number}`));
+    for (const [tab, number, why] of data.refused) this.refused(this.outbox.settle(tab, number), why);
     if (data.batch && data.nonce !== this.seen) {
       this.seen = data.nonce; this.asked = null; this.done = data.batch.done;
+      for (const name of data.batch.new_classes) this.add(name);
       for (const card of data.batch.cards) {
         const before = this.cards.get(card.position);
-        if (before && before.local) { card.mine = before.mine; card.local = true; }
+        if (before && this.outbox.concerns(this.reviewer, before.split, before.row_id)) card.mine = before.mine;
         this.cards.set(card.position, card);
         if (isPicture(card.image)) { card.ready = new Image(); card.ready.src = card.image; }
       }
       if (this.at === null || data.batch.jump) this.at = data.batch.start;
     }
+    if (data.states && data.heard !== this.heard) { this.heard = data.heard; this.learn(data.states); }
     this.paint(); this.fetch(); this.flush();
   }
-  arrived(tab, number, rows) {
+  // What holds about the cards at hand by now: rows are decided in other tabs, by other people, and many at once.
+  learn({ first, n, done, states }) {
+    const said = new Map(states.map((state) => [state.position, state]));
+    if (!this.outbox.waiting(this.reviewer).length) this.done = done;
+    for (let i = first; i < first + n; i++) {
+      const card = this.cards.get(i), state = said.get(i);
+      if (!card || this.outbox.concerns(this.reviewer, card.split, card.row_id)) continue;
+      card.mine = state?.mine ?? null; card.decided = state?.decided ?? [];
+    }
+  }
+  arrived(tab, number, rows, words) {
     const act = this.outbox.settle(tab, number);
     if (!act || act.kind === "decide") return;
-    const expected = act.expected;
-    if (!rows.length) this.message = act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
+    const expected = act.expected, done = act.kind === "undo" ? "Undone" : "Done again";
+    if (!rows.length) this.message = act.of ? "That decision does not stand any more." : act.kind === "undo" ? "Nothing is left to undo." : "Nothing is left to redo.";
+    else if (rows.length > 1) this.message = `${done}: ${words}.`; // decided together: no row to show
     else if (expected === undefined || !rows.includes(expected)) { // made on another page: show the row as it stands now
-      this.message = `${act.kind === "undo" ? "Undone" : "Done again"}: row ${rows.join(", ")}.`;
+      this.message = `${done}: ${words}.`;
       this.want({ row: rows[0] });
     }
   }
+  // The server keeps no such decision: the row stands open again, on screen, with the reason.
+  refused(act, why) {
+    if (!act) return;
+    this.message = why;
+    const about = act.kind === "decide" ? act.decisions[0] : null;
+    const i = about ? this.past.findLastIndex((step) => step.after.row === about.row && step.after.split === about.split) : -1;
+    if (i < 0) return;
+    const [step] = this.past.splice(i, 1), card = this.cards.get(step.at);
+    if (card) { this.done -= !!card.mine - !!step.before; card.mine = step.before; }
+    this.added = this.added.filter((name) => name !== about.label); // the next batch brings back what others gave
+    this.at = step.at;
+  }
+  add(name) { if (!this.data.classes.includes(name) && !this.added.includes(name)) this.added.push(name); }
   want(what) { this.asked = { after: null, row: null, n: 20, ...what, nonce: ++this.nonce + Date.now() }; this.askedAt = Date.now(); this.send(); }
   fetch() {
     const body = this.root?.querySelector(".desk");
@@ -60,6 +78,7 @@ class Desk {
     for (let i = Math.max(0, this.at - 2); i < Math.min(this.total, this.at + 40); i++)
       if (!this.cards.has(i)) { if (i < this.at + 25) this.want({ after: i, n: i <= this.at ? 6 : 50 }); return; }
   }
+  refresh() { if (this.reviewer && this.at !== null && !this.looks) { this.looks = true; this.send(); } } // back from another tab
   flush() {
     clearTimeout(this.timer);
     const waiting = this.outbox.waiting(this.reviewer).length;
@@ -75,7 +94,10 @@ class Desk {
     if (this.asked && Date.now() - this.askedAt > 6000) { this.asked.nonce = ++this.nonce + Date.now(); this.askedAt = Date.now(); }
     this.fresh = false; this.sentAt = Date.now();
     const acts = this.outbox.waiting(this.reviewer).slice(0, 200).map(({ reviewer, made, expected, ...act }) => act);
-    try { this.out({ reviewer: this.reviewer, acts, want: this.asked, again: this.sentAt }); } catch { /* no connection: again below */ }
+    const looks = this.looks || Date.now() - this.looked > 5000; // not with every key: it costs the server a look at the log
+    const held = looks ? { first: Math.max(0, (this.at ?? 0) - 20) } : null;
+    if (looks) { this.looks = false; this.looked = Date.now(); }
+    try { this.out({ reviewer: this.reviewer, acts, want: this.asked, held, again: this.sentAt }); } catch { /* no connection: again below */ }
     this.flush();
   }
 
@@ -84,32 +106,48 @@ class Desk {
   digits(card) {
     const names = this.data.classes;
     const own = names.every((name) => /^[0-9]$/.test(name)); // a class that is a digit has its own key
-    return card.classes.map(([name, chance], i) => [name, chance, own ? name : i < 9 ? String(i + 1) : i === 9 ? "0" : ""]);
+    const known = card.classes.map(([name, chance], i) => [name, chance, own ? name : i < 9 ? String(i + 1) : i === 9 ? "0" : ""]);
+    const digits = [..."1234567890"], taken = new Set(known.map(([, , key]) => key));
+    const free = [...digits.filter((key) => !taken.has(key)), ...digits.slice(0, 9).map((key) => `⇧${key}`)];
+    return [...known, ...this.added.map((name, i) => [name, null, free[i] || ""])]; // their keys stay from card to card
   }
   decide(action, more = {}) {
     const card = this.card();
     if (!card) return;
     const comment = this.comment ? this.comment.value.trim().slice(0, 2000) : "";
     const decision = { split: card.split, row: card.row_id, action, given: card.given, comment, ...more };
-    this.outbox.add(this.reviewer, "decide", [decision], card.evidence);
-    this.past.push({ at: this.at, before: card.mine, after: decision }); this.future = [];
+    const { tab, number } = this.outbox.add(this.reviewer, "decide", [decision], { ...card.evidence, queue: this.token });
+    this.past.push({ at: this.at, before: card.mine, after: decision, of: [tab, number], when: Date.now() / 1000 }); this.future = [];
     if (!card.mine) this.done++;
-    card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 }; card.local = true;
+    card.mine = { ...decision, reviewer: this.reviewer, at: Date.now() / 1000 };
     this.made++; this.message = "";
     this.move(1);
     this.fresh = true; this.flush();
   }
   back(kind) {
     const [from, to] = kind === "undo" ? [this.past, this.future] : [this.future, this.past];
-    const step = from.pop(), act = this.outbox.add(this.reviewer, kind, [], {});
+    this.looks = true;
+    // Of this page's own steps exactly that one; of what was done before or elsewhere, the last.
+    const step = from.pop(), act = this.outbox.add(this.reviewer, kind, [], {}, step ? { of: step.of } : {});
     if (step) {
       const card = this.cards.get(step.at);
       act.expected = step.after.row; to.push(step);
       if (card) { const had = !!card.mine; card.mine = kind === "undo" ? step.before : { ...step.after, reviewer: this.reviewer }; this.done += !!card.mine - had; }
-      this.at = step.at; this.message = kind === "undo" ? "Undone." : "Done again.";
+      this.at = step.at; this.message = `${kind === "undo" ? "Undone" : "Done again"}: ${stepWords(step.after)}.`;
     } else this.message = kind === "undo" ? "Undoing an earlier decision…" : "Looking for what was undone…";
     this.paint(); this.fresh = true; this.flush();
   }
+  // What the next undo or redo is about: as the server knows it, or of what is not saved yet the last step made here.
+  next(kind) {
+    if (!this.outbox.waiting(this.reviewer).length) return this.steps && this.steps[kind];
+    const step = (kind === "undo" ? this.past : this.future).at(-1);
+    return step ? { words: stepWords(step.after), at: step.when } : null;
+  }
+  nextLine(kind) {
+    const step = this.next(kind), name = kind === "undo" ? "Undo" : "Redo";
+    return step ? `${name}: ${step.words}, ${ago(Date.now() / 1000 - step.at)}` : "";
+  }
+  tick() { const line = this.root?.querySelector(".step"), undo = this.nextLine("undo"); if (line && undo) line.textContent = undo; }
   move(by) { this.at = Math.max(0, Math.min(this.total, (this.at ?? 0) + by)); this.look.zoom = 1; this.paint(); this.fetch(); }
   act(name) {
     const card = this.card();
@@ -125,7 +163,12 @@ class Desk {
     if (name === "zoom") { this.look.zoom = this.look.zoom >= 4 ? 1 : this.look.zoom * 2; return this.paint(); }
     if (name === "contrast") { const l = this.look; if (l.contrast < 3) l.contrast++; else { l.contrast = 1; l.invert = !l.invert; } return this.paint(); }
   }
-  label(name) { const card = this.card(); if (card) name === card.given ? this.decide("keep") : this.decide("relabel", { label: name }); }
+  label(name) {
+    const card = this.card();
+    if (!card) return;
+    const same = name === card.given || (card.error !== null && asNumber(name) === asNumber(card.given));
+    if (same) this.decide("keep"); else this.decide("relabel", { label: name });
+  }
   press(event) {
     const target = event.composedPath()[0];
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
@@ -135,7 +178,13 @@ class Desk {
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const card = this.card();
     const name = Object.keys(this.keys).find((n) => this.keys[n] === key) || (key === "Enter" ? "accept" : "");
-    const picked = !name && card && /^[0-9]$/.test(key) && this.digits(card).find(([, , digit]) => digit === key);
+    if (!name && this.number && /^[0-9.+-]$/.test(key)) { // a number begins: the rest is typed into its field
+      event.preventDefault();
+      this.number.value = key; this.number.focus();
+      return;
+    }
+    const typed = /^[0-9]$/.test(key) ? key : event.shiftKey && /^Digit[1-9]$/.test(event.code) ? `⇧${event.code.at(-1)}` : "";
+    const picked = !name && card && typed && this.digits(card).find(([, , digit]) => digit === typed);
     if (!name && !picked) return;
     event.preventDefault();
     if (picked) this.label(picked[0]); else this.act(name);
@@ -154,7 +203,11 @@ class Desk {
     const focused = this.comment && this.root.activeElement === this.comment;
     const body = this.root.querySelector(".desk");
     const card = this.card();
-    if (!this.reviewer) return body.replaceChildren(this.door());
+    if (!this.reviewer) {
+      body.replaceChildren(this.door());
+      if (document.activeElement === document.body) body.querySelector("input").focus(); // nobody is busy elsewhere
+      return;
+    }
     if (focused && typed !== null && body.dataset.at === String(this.at)) return this.header(body.querySelector("header"));
     const top = el("header", ""); this.header(top);
     const inside = card ? this.main(card) : el("div", "empty", el("b", "", this.at !== null && this.at >= this.total ? "The queue is done." : "Loading…"),
@@ -174,37 +227,42 @@ class Desk {
     for (const part of [...top.childNodes]) if (part.textContent === "null") part.remove();
   }
   main(card) {
-    const left = el("div", "left", subject(card, this.look), verdictLine(card));
+    const left = el("div", "left", subject(card, this.look), verdictLine(card), el("p", "why", `Row ${card.row_id}: ${card.reasons.join(" · ")}`));
     for (const d of card.mine ? [card.mine] : []) left.append(el("p", "mine", `You decided: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
     for (const d of card.decided) left.append(el("p", "mine", `Already decided by ${d.reviewer}: ${decisionWords(d)}${d.comment ? ` (${d.comment})` : ""}`));
-    left.append(this.classButtons(card), this.actionButtons(card), this.commentBox(card));
+    const undo = this.nextLine("undo");
+    left.append(this.classButtons(card), this.actionButtons(card), el("p", "step", undo || "Nothing to undo yet."), this.commentBox(card));
     if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
-    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card.given)), el("p", "soft", `Row ${card.row_id}. ${card.reasons.join(" · ")}`));
+    const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card)));
     if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
     return el("main", "", left, right);
   }
   classButtons(card) {
     this.number = null;
     if (this.data.task === "regression") {
-      const box = el("input", ""); box.type = "text"; box.inputMode = "decimal"; box.placeholder = "the right number, then Enter"; box.setAttribute("aria-label", "The right number");
-      box.addEventListener("keydown", (event) => { event.stopPropagation(); if (event.key === "Escape") box.blur();
-        if (event.key === "Enter" && !event.repeat && Number.isFinite(Number(box.value)) && box.value.trim()) { box.blur(); this.label(box.value.trim()); } });
+      const box = el("input", "number"); box.type = "text"; box.inputMode = "decimal"; box.placeholder = `type the right number, then Enter`; box.setAttribute("aria-label", "The right number");
+      const said = el("p", "said", ""); said.setAttribute("role", "status");
+      box.addEventListener("keydown", (event) => { event.stopPropagation();
+        if (event.key === "Escape") { box.value = ""; said.textContent = ""; return box.blur(); }
+        if (event.key !== "Enter" || event.repeat || event.isComposing) return;
+        if (asNumber(box.value) === null) { said.textContent = `“${box.value.trim()}” is no number: write it like 3.5 or 1,250.`; return; }
+        box.blur(); this.label(box.value.trim()); });
       this.number = box;
-      return el("div", "classes", box);
+      return el("div", "classes", box, el("kbd", "", shown(this.keys.other)), said);
     }
-    const all = this.digits(card), few = all.slice(0, 10);
+    const all = this.digits(card), few = [...all.slice(0, Math.min(10, card.classes.length)), ...all.slice(card.classes.length)].slice(0, 20);
     const made = few.map(([name, chance, key]) => {
       const css = name === card.given ? "class given" : name === card.suggested ? "class hint" : "class";
       const one = this.button(name, key, css, () => this.label(name), name === card.given ? "the given label" : "");
-      one.append(el("small", "", percent(chance)));
+      one.append(el("small", "", chance === null ? "new" : percent(chance)));
       return one;
     });
-    return el("div", "classes", ...made, this.button(all.length > 10 ? "Other…" : "New…", this.keys.other, "class", () => this.classDialog()));
+    return el("div", "classes", ...made, this.button(card.classes.length > 10 ? "Other…" : "New…", this.keys.other, "class", () => this.classDialog()));
   }
   actionButtons(card) {
-    const one = (name, text, css = "") => this.button(text, this.keys[name], css, () => this.act(name), NAMES[name]);
+    const one = (name, text, css = "", title = "") => this.button(text, this.keys[name], css, () => this.act(name), title || NAMES[name]);
     return el("div", "actions", one("keep", "Keep", "main"), card.suggested === null ? null : one("accept", `Accept ${card.suggested}`, "main"), one("drop", "Drop"), one("weigh", "Down-weight"),
-      one("unsure", "Unsure"), one("undo", "Undo"), one("redo", "Redo"), one("previous", "Back"), one("next", "Skip"),
+      one("unsure", "Unsure"), one("undo", "Undo", "", this.nextLine("undo")), one("redo", "Redo", "", this.nextLine("redo")), one("previous", "Back"), one("next", "Skip"),
       isPicture(card.image) ? one("zoom", "Zoom") : null, isPicture(card.image) ? one("contrast", "Contrast") : null);
   }
   commentBox(card) {
@@ -230,12 +288,32 @@ class Desk {
     box.showModal();
     return box;
   }
+  // Why a name cannot be a class; empty if it can, and if it is one.
+  refusedName(name) {
+    const all = [...this.data.classes, ...this.added];
+    if (!name) return "Type a name.";
+    if (all.includes(name)) return "";
+    if (name.length > LONGEST) return `A name has at most ${LONGEST} letters; this one has ${name.length}.`;
+    if (/\p{C}/u.test(name)) return "This name has invisible characters: type it again.";
+    const twin = all.find((one) => spelling(one) === spelling(name));
+    return twin ? `“${name}” is the class “${twin}” in another spelling: choose that one.` : "";
+  }
   classDialog() {
     if (!this.card()) return;
-    const list = el("datalist", ""); list.id = "all-classes"; list.append(...this.data.classes.map((name) => { const o = el("option", ""); o.value = name; return o; }));
-    const box = el("input", ""); box.type = "text"; box.maxLength = 200; box.setAttribute("list", "all-classes"); box.setAttribute("aria-label", "Class");
-    const shown = this.dialog("Another class", el("p", "soft", "Type a class of this study, or a new one, and press Enter. A new class takes part from the next training on."), box, list);
-    box.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.repeat && box.value.trim()) { event.preventDefault(); const name = box.value.trim(); shown.close(); this.label(name); } });
+    const list = el("datalist", ""); list.id = "all-classes";
+    list.append(...[...this.data.classes, ...this.added].map((name) => { const o = el("option", ""); o.value = name; return o; }));
+    const box = el("input", "comment"); box.type = "text"; box.setAttribute("list", "all-classes"); box.setAttribute("aria-label", "Class");
+    const said = el("p", "said", ""); said.setAttribute("role", "status");
+    const words = "Type a class of this study, or a new one, and press Enter. A new class gets a key at once, and takes part from the next training on.";
+    const open = this.dialog("Another class", el("p", "soft", words), box, list, said);
+    box.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.repeat || event.isComposing) return;
+      event.preventDefault();
+      const name = box.value.trim().replace(/\s+/g, " ");
+      said.textContent = this.refusedName(name);
+      if (said.textContent) return;
+      this.add(name); open.close(); this.label(name);
+    });
     box.focus();
   }
   helpDialog() {
@@ -243,20 +321,26 @@ class Desk {
     for (const name of Object.keys(KEYS)) {
       const box = el("input", ""); box.readOnly = true; box.value = shown(this.keys[name]); box.setAttribute("aria-label", NAMES[name]);
       box.addEventListener("keydown", (event) => {
-        if (["Tab", "Escape", "Shift", "Enter"].includes(event.key)) return;
+        if (["Tab", "Escape", "Shift", "Enter", "Control", "Alt", "AltGraph", "Meta", "CapsLock"].includes(event.key)) return;
         event.preventDefault();
+        if (event.ctrlKey || event.metaKey || event.altKey) { said.textContent = "A key by itself, without Ctrl, Alt or ⌘, please."; return; }
         const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-        if (/^[0-9]$/.test(key) || key === "c" || key === "r" || event.ctrlKey || event.metaKey || event.altKey) { said.textContent = "Digits pick classes, and C and R belong to the page: choose another key."; return; }
+        said.textContent = refusedKey(key);
+        if (said.textContent) return;
         const taken = Object.keys(this.keys).find((n) => n !== name && this.keys[n] === key);
-        if (taken) { said.textContent = `${shown(key)} is taken by ${NAMES[taken]}.`; return; }
+        if (taken) { said.textContent = `${shown(key)} is the key of “${NAMES[taken]}”: give that another key first.`; return; }
         this.keys[name] = key; box.value = shown(key); said.textContent = ""; write("influence.review.keys", this.keys); this.paint();
       });
       table.append(el("label", "", el("span", "", NAMES[name]), box));
     }
     const weight = el("input", ""); weight.type = "number"; weight.min = "0"; weight.max = "1"; weight.step = "0.1"; weight.value = read("influence.review.weight", 0.5);
-    weight.addEventListener("change", () => { const value = Number(weight.value); if (value >= 0 && value <= 1) write("influence.review.weight", value); });
+    weight.addEventListener("change", () => {
+      const value = Number(weight.value), good = weight.value !== "" && value >= 0 && value <= 1;
+      said.textContent = good ? "" : "A weight is a number from 0 to 1.";
+      if (good) write("influence.review.weight", value);
+    });
     table.append(el("label", "", el("span", "", "Down-weight to"), weight));
-    const said = el("p", "said", "");
+    const said = el("p", "said", ""); said.setAttribute("role", "status");
     const set = (keys) => { this.keys = { ...keys }; write("influence.review.keys", keys); box.close(); this.paint(); };
     const box = this.dialog("Keys", el("p", "soft", "Digits pick a class; the key stands on its button. Click a field and press another key to change it."), table, said,
       el("div", "row", this.button("Left hand", "", "", () => set(LEFT)), this.button("Standard", "", "", () => set(KEYS))));
@@ -271,7 +355,10 @@ export default function (component) {
   desk.root = parentElement; desk.out = (value) => setStateValue("out", value);
   if (!here.listening) { // the function runs again on every rerun
     here.listening = true;
+    setInterval(() => here.desk.tick(), 20000);
     document.addEventListener("keydown", (event) => { if (here.desk.root.isConnected ?? here.desk.root.host?.isConnected) here.desk.press(event); });
+    const look = () => { const { desk } = here; if (!document.hidden && (desk.root.isConnected ?? desk.root.host?.isConnected)) desk.refresh(); };
+    window.addEventListener("focus", look); document.addEventListener("visibilitychange", look);
     window.addEventListener("beforeunload", (event) => { if (here.desk.outbox.unkept && here.desk.outbox.acts.size) event.preventDefault(); });
   }
   desk.take(data);

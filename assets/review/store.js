@@ -24,8 +24,8 @@ class Outbox {
     found.sort((a, b) => a[1].made - b[1].made || a[1].number - b[1].number);
     if (found.length) this.acts = new Map([...found, ...this.acts]);
   }
-  add(reviewer, kind, decisions, evidence) {
-    const act = { reviewer, tab: this.tab, number: ++this.number, kind, decisions, evidence, made: Date.now() };
+  add(reviewer, kind, decisions, evidence, more = {}) {
+    const act = { reviewer, tab: this.tab, number: ++this.number, kind, decisions, evidence, ...more, made: Date.now() };
     try { localStorage.setItem(this.key(act), JSON.stringify(act)); } catch { this.unkept = true; }
     this.acts.set(this.key(act), act);
     return act;
@@ -35,6 +35,10 @@ class Outbox {
     this.acts.delete(key);
     try { localStorage.removeItem(key); } catch { this.unkept = true; }
     return act;
+  }
+  // Whether something on its way may change what holds about a row.
+  concerns(reviewer, split, row) {
+    return this.waiting(reviewer).some((act) => act.kind !== "decide" || act.decisions.some((d) => d.split === split && d.row === row));
   }
   waiting(reviewer) { return [...this.acts.values()].filter((act) => act.reviewer === reviewer); }
 }

@@ -114,7 +114,7 @@ def _recorded(recording: str | Path | None, checkpoints: Any, rates: Any) -> dic
     facts = [{name: value for name, value in fact.items() if value is not None} for fact in facts]
     return {
         "checkpoints": found.checkpoints, "learning_rates": found.learning_rates, "facts": facts,
-        "trajectory": found.trajectory_path, "notes": found.notes,
+        "recorded": found.training, "notes": found.notes,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from influence_core.changes import Change
 from influence_core.readers.original import Correction, corrected_file
 from influence_core.study import Study
-from influence_core.workflows import patches
+from influence_core.workflows import patch_replay, patches
 
 
 def original_file(study: Study, changes: Sequence[Change], path: Path) -> tuple[bytes, str]:
@@ -22,7 +22,7 @@ def original_file(study: Study, changes: Sequence[Change], path: Path) -> tuple[
     Raises:
         BadInput: It is not the file that the study was imported from.
     """
-    done = patches.replayed(study, changes)
+    done = patch_replay.replayed(study, changes)
     applied = [outcome.change for outcome in done.outcomes if outcome.result == "applied"]
     corrections = {
         change.row: Correction(

@@ -16,9 +16,16 @@ from torch import Tensor, nn
 
 from influence_core.adapters import recording
 from influence_core.adapters.recording import Entry, Index, written_whole
-from influence_core.adapters.snapshots import optimizer_description, optimizer_tensors, plain_model, save_weights
+from influence_core.adapters.snapshots import (
+    optimizer_description,
+    optimizer_tensors,
+    plain_model,
+    save_weights,
+    stored_tensor,
+)
 from influence_core.adapters.spacing import Spacing
 from influence_core.errors import BadInput
+from influence_core.recorded_training import START
 from influence_core.store import disk_errors
 
 _STEPS_AT_ONCE, _IDS_AT_ONCE, _SECONDS_AT_ONCE = 2000, 1_000_000, 60.0
@@ -55,6 +62,8 @@ class Recorder:
         every: Steps between checkpoints.
         at: The steps of checkpoints; 0 is the state before training.
         epochs_length: Steps in an epoch: checkpoints are then named with their epoch.
+        start: Also keep the weights (and what state the optimiser has) before the first step: methods that follow every
+            step take them again from there.
         optimizer_state: Also keep the optimiser's state (momentum, squared gradients) with every checkpoint.
         keep: Checkpoints kept at most, at least 2. More: every second one is deleted, so that they stay spread over the
             run. Default: 12 without ``every``, all of them with it; it cannot be used with ``at``.
@@ -67,18 +76,18 @@ class Recorder:
     def __init__(
         self, folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, every: int | None = None,
         at: Iterable[int] | None = None, epochs_length: int | None = None, optimizer_state: bool = False,
-        keep: int | None = None,
+        keep: int | None = None, start: bool = True,
     ) -> None:  # fmt: skip
-        """Check the arguments and start the folder; the weights are not copied before a checkpoint is due."""
+        """Check the arguments and start the folder."""
         self.folder, self._model, self._optimizer = Path(folder), plain_model(model), _plain_optimizer(optimizer)
         self._spacing = Spacing.checked(every, at, epochs_length, keep)
         self._epochs_length, self._with_state = epochs_length, bool(optimizer_state)
         self._records = not _is_follower()
-        self._steps = self._saved_at = self._skipped = 0
+        self._steps = self._saved_at = 0
         self._rate, self._moves = self._current_rate(), 0
         self._ids: type | None = None
         self._parts, self._pending, self._held, self._flushed = 0, [], 0, time.monotonic()
-        self._index = Index(optimizer_description(self._optimizer))
+        self._index = Index(optimizer_description(self._optimizer, self._model))
         self._closed = False
         if not self._records:
             return
@@ -88,6 +97,8 @@ class Recorder:
         self._note_rates()
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        if start:
+            self._save_start()
         self._index.save(self.folder)
         self._hook = self._optimizer.register_step_pre_hook(self._before_step)
         if self._spacing.is_due(0):
@@ -126,7 +137,7 @@ class Recorder:
         batch = None if ids is None else self._checked_ids(ids)
         self._steps += 1
         if self._moves == 0:
-            self._skipped += 1
+            self._index.skipped.append(self._steps)
         self._pending.append((self._steps, self._rate if self._moves else 0.0, batch))
         self._held += len(batch or ())
         self._moves = 0
@@ -196,6 +207,13 @@ class Recorder:
         if text not in self._index.notes:
             self._index.notes.append(text)
 
+    def _save_start(self) -> None:
+        state, _ = optimizer_tensors(self._model, self._optimizer)
+        weights = {name: stored_tensor(name, value) for name, value in self._model.state_dict().items()}
+        held = {f"model/{name}": value for name, value in weights.items()}
+        held |= {f"optimizer/{name}": value for name, value in state.items()}
+        save_weights(self.folder / START, held)
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _before_step(self, *_: Any) -> None:
@@ -221,8 +239,9 @@ class Recorder:
 
     def _save_index(self) -> None:
         notes = list(self._index.notes)
-        if self._skipped:
-            count = "1 recorded step" if self._skipped == 1 else f"{self._skipped} recorded steps"
+        if self._index.skipped:
+            skipped = len(self._index.skipped)
+            count = "1 recorded step" if skipped == 1 else f"{skipped} recorded steps"
             self._index.notes.append(
                 f"{count} came without an optimiser step and moved no weight (learning rate 0): a gradient scaler "
                 "skipped it, or step() was called for each micro-batch."

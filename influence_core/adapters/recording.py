@@ -1,7 +1,9 @@
 """What a Recorder leaves behind: the format of the folder, how it is written safely, and how it is read.
 
 ``recording.json`` names the checkpoints, the optimiser and notes; ``checkpoints/`` and ``optimizer/`` hold safetensors;
-``trajectory.parquet`` holds one row per step (``step`` int64, ``learning_rate`` float64, ``batch`` list of row ids).
+``start.safetensors`` holds the weights before the first step and the optimiser's state then, named ``model/...`` and
+``optimizer/...``; ``trajectory.parquet`` holds one row per step (``step`` int64, ``learning_rate`` float64, ``batch``
+list of row ids).
 While a recording runs, the trajectory is ``trajectory/part-*.parquet``; they are merged when it is closed or read.
 Every file is written beside its place and renamed, and a checkpoint is named in ``recording.json`` only once it stands,
 so that a process killed at any moment leaves a folder that can be read.
@@ -21,11 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from influence_core.errors import BadInput
+from influence_core.recorded_training import INDEX, TRAJECTORY, RecordedTraining
 from influence_core.store import disk_errors
 
 FORMAT = 1
-INDEX = "recording.json"
-TRAJECTORY = "trajectory.parquet"
 PARTS = "trajectory"
 
 
@@ -57,6 +58,7 @@ class Recording:
         optimizer: Class and hyper-parameters of the optimiser.
         notes: What a reader must know, in sentences.
         complete: The training loop came to its end (``close`` was called).
+        skipped: Steps that moved no weight, by number.
     """
 
     folder: Path
@@ -65,6 +67,15 @@ class Recording:
     optimizer: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     complete: bool = True
+    skipped: tuple[int, ...] = ()
+
+    @property
+    def training(self) -> RecordedTraining | None:
+        """Return the steps, for ``Task(..., recorded=)``; None where none were recorded."""
+        if self.trajectory_path is None or self.entries[-1].step == 0:
+            return None
+        marks = tuple(entry.step for entry in self.entries)
+        return RecordedTraining(self.folder, self.optimizer, marks, self.skipped)
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -85,6 +96,7 @@ class Index:
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = False
+    skipped: list[int] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the file, all of it or nothing."""
@@ -129,6 +141,7 @@ def load_recording(folder: str | Path) -> Recording:
         entries = tuple(_entry(folder, item) for item in content["entries"])
         notes = tuple(str(note) for note in content.get("notes", ()))
         optimizer, complete = dict(content.get("optimizer", {})), content.get("complete") is True
+        skipped = tuple(int(step) for step in content.get("skipped", ()))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput("The recording is incomplete", f"{folder / INDEX}: {error!r}.", _FIX) from None
     if not entries:
@@ -143,7 +156,7 @@ def load_recording(folder: str | Path) -> Recording:
     if not complete:
         note = f"Training had not come to its end: the last checkpoint is of step {steps[-1]}."
         notes = (*notes, note)
-    return Recording(folder, entries, _trajectory(folder, complete), optimizer, notes, complete)
+    return Recording(folder, entries, _trajectory(folder, complete), optimizer, notes, complete, skipped)
 
 
 _FIX = f"Restore {INDEX} from a copy, or record again."

@@ -46,7 +46,7 @@ def save_weights(path: Path, tensors: Mapping[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {name: _stored(name, value) for name, value in tensors.items()}
+    plain = {name: stored_tensor(name, value) for name, value in tensors.items()}
     seen: set[int] = set()
     for name, value in plain.items():
         place = value.untyped_storage().data_ptr()
@@ -61,21 +61,26 @@ def save_weights(path: Path, tensors: Mapping[str, Any]) -> None:
         raise BadInput("The weights cannot be stored", why, "Record a model of dense tensors.") from None
 
 
-def _stored(name: str, value: Any) -> Tensor:
+def stored_tensor(name: str, value: Any) -> Tensor:
+    """Return a tensor as files hold it; anything else is refused by its name."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         kind = f"a {value.layout} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise BadInput("The weights cannot be stored", f"'{name}' is {kind}.", "Record a model of dense tensors.")
     return value.detach().to("cpu").contiguous()
 
 
-def optimizer_description(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the class and hyper-parameters of an optimiser as JSON values, by parameter group."""
-    kind = type(optimizer)
+def optimizer_description(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """Return the class and hyper-parameters of an optimiser as JSON values, by parameter group.
+
+    The ``parameters`` of a group are named as in the model, one that is not the model's by its place, ``"(7)"``.
+    """
+    kind, owners = type(optimizer), iter(_owners(model, optimizer))
     groups = []
     for group in optimizer.param_groups:
         values = {name: _json_value(value) for name, value in group.items() if name not in ("params", "param_names")}
         n_params = sum(parameter.numel() for parameter in group["params"])
-        groups.append({"n_params": n_params, **{name: value for name, value in values.items() if value is not _ODD}})
+        plain = {name: value for name, value in values.items() if value is not _ODD}
+        groups.append({"n_params": n_params, "parameters": [next(owners) for _ in group["params"]], **plain})
     return {"class": kind.__name__, "module": kind.__module__, "groups": groups}
 
 
@@ -99,14 +104,12 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
         ``"<parameter name>:<state name>"`` -> tensor, such as ``"fc.weight:exp_avg"``; numbers become scalars. A
         parameter that is not the model's is named by its place, ``"(7)"``.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors: dict[str, Tensor] = {}
     left_out: set[str] = set()
-    place = 0
+    owners = iter(_owners(model, optimizer))
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            owner = names.get(id(parameter), f"({place})")
-            place += 1
+            owner = next(owners)
             for name, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
                     tensors[f"{owner}:{name}"] = value
@@ -115,3 +118,10 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
                 elif value is not None:
                     left_out.add(str(name))
     return tensors, sorted(left_out)
+
+
+def _owners(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return the names of an optimiser's parameters, in its order."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [names.get(id(parameter), f"({place})") for place, parameter in enumerate(parameters)]

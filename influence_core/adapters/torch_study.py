@@ -21,6 +21,7 @@ from influence_core.examples import Examples
 from influence_core.model_reference import model_factory, running_user_code
 from influence_core.primitives.losses import LOSSES, outputs
 from influence_core.recipe import Recipe
+from influence_core.recorded_training import RecordedTraining
 from influence_core.run import Run
 from influence_core.store import disk_errors
 from influence_core.study import Study
@@ -38,7 +39,7 @@ def saved_torch_study(
     splits: Mapping[str, Split], loss: str, class_names: Sequence[str] | None = None,
     checkpoints: Sequence[StateDict | Path], learning_rates: Sequence[float] | None = None,
     recipe: Recipe | None = None, parity_reference: ParityReference | None = None, notes: Sequence[str] = (),
-    run: Run | None = None, facts: Sequence[Mapping[str, Any]] | None = None, trajectory: Path | None = None,
+    run: Run | None = None, facts: Sequence[Mapping[str, Any]] | None = None, recorded: RecordedTraining | None = None,
 ) -> Study:  # fmt: skip
     """Write a study from a model by name, arrays and checkpoints, and check that it predicts what the user's does.
 
@@ -64,7 +65,7 @@ def saved_torch_study(
         notes: Sentences that the Overview shows.
         run: Progress and cancel.
         facts: More about each checkpoint, such as ``{"step": 120, "epoch": 1.5}``.
-        trajectory: A recorded ``trajectory.parquet``, which is copied.
+        recorded: The recorded steps, whose files are copied.
 
     Raises:
         BadInput: What does not fit together, or predictions that differ from the user's.
@@ -92,7 +93,7 @@ def saved_torch_study(
                 "checkpoints": _entries(weights, learning_rates, facts),
                 **({"recipe": recipe.to_json()} if recipe is not None else {}),
             }  # fmt: skip
-            files = {} if trajectory is None else {"trajectory.parquet": trajectory}
+            files = {} if recorded is None else recorded.files
             said = [*notes, *written.notes, *([] if "locked" in rows else [NO_LOCKED])]
 
             def check(whole: Path) -> dict[str, Any]:

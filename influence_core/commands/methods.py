@@ -25,6 +25,7 @@ from influence_core.errors import BadInput
 
 @app.command()
 def methods(
+    name: Annotated[str, typer.Argument(help="An id: say what it is, what it asks for, and its options.")] = "",
     study: Annotated[Path | None, typer.Option(help="Say what can run on this study, at which cost.")] = None,
     format: Format = "",
 ) -> None:
@@ -33,6 +34,9 @@ def methods(
 
     from influence_core import registry
 
+    if name:
+        print(_about(name))
+        return
     rows: list[dict[str, Any]] = [
         {
             "method": name,
@@ -58,6 +62,37 @@ def methods(
     for row in rows:
         tail = "" if study is None else f"  [{'not here: ' + row['reason'] if row['reason'] else row['cost']}]"
         print(f"{row['method']:<22} {row['units']:<12} {row['summary']}{tail}")
+
+
+def _about(name: str) -> str:
+    """Return what an id stands for and what to call, for a person.
+
+    Raises:
+        BadInput: Nothing is called so.
+    """
+    from influence_core import registry
+    from influence_core.other_names import OTHER_NAMES
+
+    if name in OTHER_NAMES and name not in registry.entries():
+        other = OTHER_NAMES[name]
+        return f"{name} is {other.what}.\n{other.fix}"
+    entry = registry.found(name)
+    info, own = entry.info, "" if entry.info.name == name else f"{name} stands for {entry.info.name} here.\n"
+    needs = "; ".join(words for need, (words, _) in registry.NEEDS_IN_WORDS.items() if need in info.needs)
+    if name == "cross_loss_if":
+        own += "Any number of a row is a Measurement(function); two are ready: diagnose --workflow cross_loss_if.\n"
+    lines = [
+        f"  {option:<18} {field.description} (default: {getattr(entry.defaults, option)!r})"
+        for option, field in entry.cls.Config.model_fields.items()
+    ]
+    asked = "attribute" if info.scores else "self-influence"
+    return "\n".join([
+        f"{own}{info.title} ({info.name}). {info.summary}", f"Estimates: {info.estimand}; units: {info.units}.",
+        f"Needs: {needs or 'nothing beyond the data'}.",
+        f"Call {asked.replace('-', '_')}(study, '{info.name}'{', test=[...]' if info.scores else ''}), or "
+        f"python -m influence_core {asked} STUDY --method {info.name}{' --test ID' if info.scores else ''}.",
+        "Options, as config:" if lines else "It has no options.", *lines,
+    ])  # fmt: skip
 
 
 @app.command()

@@ -43,7 +43,7 @@ def propose(
     config: ConfigText = "{}",
 ) -> None:  # fmt: skip
     """Let a workflow propose changes of training rows, and write them as a patch; nothing is changed yet."""
-    from influence_core.workflows.patches import patch_bytes, suffix
+    from influence_core.workflows.patches import patch_bytes, suffix, with_rows_seen
     from influence_core.workflows.proposals import stamped
 
     if (workflow is Proposer.PROBES) != (probes is not None):
@@ -52,7 +52,7 @@ def propose(
     format, given, held = suffix(out), options(config), opened(study)
     with progress() as run:
         found = _proposed(held, workflow, probes, given, run)
-    content = patch_bytes(stamped(found.changes, time.time()), format)
+    content = patch_bytes(with_rows_seen(stamped(found.changes, time.time()), held), format)
     try:
         out.write_bytes(content)
     except OSError as error:

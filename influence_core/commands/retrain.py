@@ -26,6 +26,7 @@ def retrain(
     from influence_core.changes import resolved_changes
     from influence_core.study_changes import effective
     from influence_core.workflows.comparison import compare
+    from influence_core.workflows.patch_replay import check_content
     from influence_core.workflows.patches import read_patch
     from influence_core.workflows.retraining import retrain as retrained
 
@@ -35,6 +36,7 @@ def retrain(
     with _taken(patch, held):
         if patch is not None:
             changes = read_patch(patch, held)
+            check_content(held, changes)
         else:
             changes, conflicts = resolved_changes(held.path, held.header.classes)
             for conflict in conflicts:

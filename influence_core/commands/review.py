@@ -24,14 +24,14 @@ Like = Annotated[
 def export(study: StudyPath, out: Cleaned = None, patch: PatchOut = None, like: Like = None) -> None:
     """Write the data as the reviewers corrected it, and the patch: what changed, by whom, and why."""
     from influence_core.changes import resolved_changes
-    from influence_core.workflows import patches
+    from influence_core.workflows import patch_replay, patches
 
     if out is None and (patch is None or like is not None):
         raise BadInput("There is nothing to write", "Neither --out nor --patch is given.", "Give one, or both.")
     formats = [patches.suffix(path) if path else "" for path in (None if like else out, patch)]
     held = opened(study)
     changes, conflicts = resolved_changes(study, held.header.classes)
-    changes = patches.with_labels_found(changes, held)
+    changes = patches.with_rows_seen(changes, held)
     if out is not None and like is not None:
         from influence_core.adapters.original_file import original_file
 
@@ -39,7 +39,7 @@ def export(study: StudyPath, out: Cleaned = None, patch: PatchOut = None, like: 
         _write(out, content)
         print(f"{out}: {like.name} with the corrected labels")
     elif out is not None:
-        done = patches.replayed(held, changes)
+        done = patch_replay.replayed(held, changes)
         _write(out, patches.data_bytes(patches.users_shape(held, done.table), formats[0]))
         print(f"{out}: {len(done.table):,} rows; {done.in_words()}")
     if patch is not None:
@@ -53,18 +53,29 @@ def export(study: StudyPath, out: Cleaned = None, patch: PatchOut = None, like: 
 @app.command()
 def replay(
     study: StudyPath,
-    patch: Annotated[Path, typer.Option("--patch", help="The patch to apply.")],
+    patch: Annotated[list[Path], typer.Option("--patch", help="The patch to apply; give several to merge them.")],
     out: Cleaned = None,
+    merged: Annotated[Path | None, typer.Option("--merged", help="Write the merged patch here.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Change a row that has moved where it is now, known by its content.")
+    ] = False,
 ) -> None:
-    """Apply a patch to a study's data, the same or newer, and list what did not fit; the study stays as it is."""
-    from influence_core.workflows import patches
+    """Apply patches to a study's data, the same or newer, and list what did not fit; the study stays as it is."""
+    from influence_core.workflows import patch_replay, patches
 
-    format = patches.suffix(out) if out else ""
+    formats = [patches.suffix(path) if path else "" for path in (out, merged)]
     held = opened(study)
-    done = patches.replayed(held, patches.read_patch(patch, held))
+    changes, disputed = patches.merged([patches.read_patch(path, held) for path in patch])
+    done = patch_replay.replayed(held, changes, follow=follow)
     if out is not None:
-        _write(out, patches.data_bytes(patches.users_shape(held, done.table), format))
+        _write(out, patches.data_bytes(patches.users_shape(held, done.table), formats[0]))
+    if merged is not None:
+        _write(merged, patches.patch_bytes(changes, formats[1]))
+        print(f"{merged}: {len(changes):,} decisions")
     print(done.in_words())
+    for said in disputed:
+        words = "; ".join(f"{c.reviewer or 'somebody'}: {c.action} {c.new or ''}".strip() for c in said)
+        print(f"The patches contradict each other, so unchanged: {said[0].split} row {said[0].row} ({words})")
 
 
 def _write(path: Path, content: bytes) -> Any:

@@ -23,11 +23,13 @@ from influence_core.gradient_cache import TrainGradients, query_gradients
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.sides import Side
 from influence_core.primitives.spectrum import Function, Spectrum, damped_inverse
+from influence_core.primitives.threads import on_one_core
 from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
 
 _VECTOR_BYTES = 256 << 20  # of queries that are written out together
+_ONE_CORE = 1 << 27  # multiplications of a query up to which waking a second core costs more than it saves
 _BLOCK_BYTES = 32 << 20  # of rotated training rows at a time
 
 
@@ -100,6 +102,12 @@ class SpectralFitted(BilinearFitted):
         return (self.chosen.note, values, *self.curved.notes)
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
+        work = len(batch.targets) * self.task.n_train * self.cache.plan.n_attributed
+        if work <= _ONE_CORE and self.run.device.type == "cpu":
+            return on_one_core(lambda: self._compared(batch, measurement, rows))
+        return self._compared(batch, measurement, rows)
+
+    def _compared(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
         batch = moved_batch(batch, self.run)
         query = query_gradients(self.cache, batch, measurement.scalar(self.task.loss), self.run.batch_size)
         if rows.reduce == "mean":  # linear in the query: a set of rows is divided once

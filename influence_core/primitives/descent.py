@@ -9,6 +9,34 @@ import torch
 from torch import Tensor
 
 
+def descend_(
+    weights: Tensor, direction: Tensor | None, gradient: Tensor, rate: float | Tensor, momentum: float = 0.0,
+    dampening: float = 0.0, nesterov: bool = False, fresh: bool = False,
+) -> None:  # fmt: skip
+    """Take one step in place, in the order of operations of ``torch.optim.SGD``.
+
+    Args:
+        weights: What moves.
+        direction: Of the last step, which becomes this one's; None where there is no momentum.
+        gradient: With the weight decay in it; left as it is.
+        rate: Learning rate, one number or one per weight.
+        momentum: Part of the last direction that stays.
+        dampening: Part of the gradient that does not join it.
+        nesterov: Whether the step looks ahead.
+        fresh: Whether this is the first step: its direction is the gradient.
+    """
+    if direction is not None:
+        if fresh:
+            direction.copy_(gradient)
+        else:
+            direction.mul_(momentum).add_(gradient, alpha=1 - dampening)
+        gradient = gradient.add(direction, alpha=momentum) if nesterov else direction
+    if isinstance(rate, Tensor):
+        weights.addcmul_(gradient, rate, value=-1)
+    else:
+        weights.add_(gradient, alpha=-rate)
+
+
 class Descent:
     """Steps of gradient descent with momentum and weight decay: ``torch.optim.SGD`` without what comes with it.
 
@@ -41,14 +69,11 @@ class Descent:
                 continue
             if self._decay:
                 gradient = gradient.add(parameter, alpha=self._decay)
-            if self._momentum:
-                direction = self._directions[place]
-                if direction is None:
-                    direction = self._directions[place] = gradient.detach().clone()
-                else:
-                    direction.mul_(self._momentum).add_(gradient)
-                gradient = direction
-            parameter.add_(gradient, alpha=-self.param_groups[0]["lr"])
+            direction = self._directions[place]
+            fresh = bool(self._momentum) and direction is None
+            if fresh:
+                direction = self._directions[place] = torch.empty_like(gradient)
+            descend_(parameter, direction, gradient, self.param_groups[0]["lr"], self._momentum, fresh=fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next step needs besides the parameters, as an optimiser of torch gives it."""

@@ -25,23 +25,28 @@ from torch import Tensor, nn
 
 from influence_core.examples import Batch
 from influence_core.primitives.gradients import GENERAL, GradientPlan, per_example_gradients
+from influence_core.primitives.layers import input_columns, layer_side
 from influence_core.primitives.losses import BinaryCrossEntropy, BuiltinLoss, CrossEntropy, Scalar, outputs
 from influence_core.primitives.sides import Side
 
 Labels = Literal["exact", "sampled", "true"]
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_ROW_BYTES = 2 << 20  # of gradients that are written out together: they stay in the processor's cache
 MAX_SIDE = 4096  # inputs or outputs of a layer up to which its factor is built: an eigendecomposition of a minute
 
 
 # -- functions of the outputs whose gradients make up the curvature --------------------------------------------------
 
 
-def noise(n: int, n_outputs: int, samples: int, seed: int) -> Tensor:
+def noise(n: int, n_outputs: int, samples: int, seed: int, draw: int = 0) -> Tensor:
     """Return what labels are drawn with, ``[n, n_outputs, samples]`` uniform in (0, 1): one draw for all rows.
 
-    Rows in another batch keep their numbers, and nothing global is touched.
+    Rows in another batch keep their numbers, and nothing global is touched. ``draw`` counts independent draws of one
+    seed.
     """
     generator = torch.Generator().manual_seed(seed)
+    for _ in range(draw):
+        generator.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
     return torch.rand(n, n_outputs, samples, generator=generator, dtype=torch.float64).clamp_(1e-12, 1 - 1e-12)
 
 
@@ -90,11 +95,88 @@ def _output_gradients(loss: BuiltinLoss, f: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Positions:
-    """A layer's inputs ``[n, T, d]`` (a 1 for the bias included) and output errors ``[n, T, o]``."""
+class Seen:
+    """What a layer was given and the errors of its output, ``[n, ...]`` each, for every time it was called.
 
-    inputs: Tensor
-    errors: Tensor
+    Nothing is unfolded here: a convolution's patches are many times its input, and are made a few rows at a time.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    errors: tuple[Tensor, ...]
+
+    @property
+    def positions(self) -> int:
+        """Return T, the positions of a row over all calls."""
+        return sum(error[0].numel() // self._outs for error in self.errors)
+
+    @property
+    def _outs(self) -> int:
+        return len(self.module.weight)  # type: ignore[arg-type]
+
+    def input_moment(self) -> Tensor:
+        """Return ``sum a a'`` over rows and positions, ``[d, d]`` in float64, with a 1 in a for the bias."""
+        size, biased = self.module.weight[0].numel(), self.module.bias is not None  # type: ignore[index]
+        total = self.inputs[0].new_zeros(size + biased, size + biased)
+        for given, errors in zip(self.inputs, self.errors, strict=True):
+            for a in input_columns(self.module, given, errors):
+                total[:size, :size].addmm_(a, a.T)
+                if biased:
+                    total[size, :size] += a.sum(1)
+                    total[size, size] += a.shape[1]
+        if biased:
+            total[:size, size] = total[size, :size]
+        return total.double()
+
+    def error_moment(self) -> Tensor:
+        """Return ``sum e e'`` over rows and positions, ``[o, o]`` in float64."""
+        parts = []
+        for error in self.errors:
+            if isinstance(self.module, nn.Linear):
+                e = error.reshape(-1, self._outs)
+                parts.append(e.T @ e)
+            else:
+                e = error.flatten(2).transpose(0, 1).reshape(self._outs, -1)
+                parts.append(e @ e.T)
+        return torch.stack(parts).sum(0).double()
+
+    def rotated_squares(self, left: Tensor | None, right: Tensor | None) -> Tensor:
+        """Return ``sum_i (left' G_i right)^2`` ``[o, d]`` of the rows' gradients G_i ``[o, d]``, in float64.
+
+        Positions are turned where they are few, gradients where they are fewer numbers: for a convolution ``o d (o +
+        d)`` operations a row instead of ``T (o^2 + d^2)``, and only some rows at a time are ever written out.
+        """
+        n, o = len(self.inputs[0]), self._outs
+        d = self.module.weight[0].numel() + (self.module.bias is not None)  # type: ignore[index]
+        if isinstance(self.module, nn.Linear) and self.positions == 1:
+            a, e = self.inputs[0].reshape(n, -1), self.errors[0].reshape(n, -1)
+            a, e = _turned(a, right, d), e if left is None else e @ left
+            return (e.square_() if left is not None else e.square()).T.matmul(a.square()).double()
+        total = self.inputs[0].new_zeros(o, d)
+        step = max(1, _ROW_BYTES // (o * d * total.element_size()))
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            found = self._gradients(rows)
+            if left is not None and right is not None:
+                found = left.mT @ (found.reshape(-1, d) @ right).reshape(found.shape)
+            total += found.square_().sum(0)
+        return total.double()
+
+    def _gradients(self, rows: slice) -> Tensor:
+        """Return the gradients of some rows, ``[n, o, d]``, summed over calls."""
+        parts = [
+            layer_side(self.module, given[rows], error[rows]).dense()
+            for given, error in zip(self.inputs, self.errors, strict=True)
+        ]
+        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return total.reshape(len(total), self._outs, -1)
+
+
+def _turned(a: Tensor, right: Tensor | None, d: int) -> Tensor:
+    """Return inputs ``[n, d]`` in a basis, the 1 of the bias included."""
+    if right is None:
+        return a if a.shape[1] == d else F.pad(a, (0, 1), value=1.0)
+    return a @ right if a.shape[1] == d else torch.addmm(right[-1], a, right[:-1])
 
 
 def is_factored(module: nn.Module) -> bool:
@@ -113,9 +195,9 @@ def split_plan(model: nn.Module, plan: GradientPlan) -> tuple[tuple[str, ...], G
     return names, replace(plan, factored=rest, sizes=sizes)
 
 
-def layer_positions(
+def layers_seen(
     model: nn.Module, names: tuple[str, ...], batch: Batch, found: Callable[[Any], Iterator[Tensor]]
-) -> Iterator[dict[str, Positions]]:
+) -> Iterator[dict[str, Seen]]:
     """Yield, for every function of the outputs, what each layer saw: one forward pass, a backward pass per function.
 
     Args:
@@ -141,52 +223,21 @@ def layer_positions(
     finally:
         for handle in handles:
             handle.remove()
-    inputs = [layer_inputs(model.get_submodule(name), given) for name, given, _, _ in calls]
     for c, total in enumerate(totals):
         edges = [edge for _, _, edge, _ in calls]
         kept = c + 1 < len(totals)
         errors = torch.autograd.grad(total, edges, allow_unused=True, retain_graph=kept) if edges else ()
-        yield _by_layer(model, calls, inputs, errors)
+        result: dict[str, Seen] = {}
+        for (name, given, _, out), error in zip(calls, errors, strict=True):
+            earlier = result.get(name, Seen(model.get_submodule(name), (), ()))  # a module may be called twice
+            e = torch.zeros_like(out) if error is None else error
+            result[name] = Seen(earlier.module, (*earlier.inputs, given), (*earlier.errors, e))
+        yield result
 
 
-def _by_layer(
-    model: nn.Module, calls: list[tuple[str, Tensor, Any, Tensor]], inputs: list[Tensor], errors: Any
-) -> dict[str, Positions]:
-    result: dict[str, Positions] = {}
-    for (name, _, _, out), a, error in zip(calls, inputs, errors, strict=True):
-        e = layer_errors(model.get_submodule(name), torch.zeros_like(out) if error is None else error)
-        if name in result:  # a module called twice has the positions of both calls
-            a, e = torch.cat([result[name].inputs, a], 1), torch.cat([result[name].errors, e], 1)
-        result[name] = Positions(a, e)
-    return result
-
-
-def layer_inputs(module: nn.Module, given: Tensor) -> Tensor:
-    """Return ``[n, T, d]``: what the weights are multiplied with, a 1 for the bias at the end."""
-    n = len(given)
-    if isinstance(module, nn.Linear):
-        a = given.reshape(n, -1, given.shape[-1])
-    else:
-        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
-        padding: Any = module._reversed_padding_repeated_twice
-        if any(padding):
-            given = F.pad(given, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
-        kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
-        if isinstance(module, nn.Conv1d):
-            given, kernel, dilation, stride = given.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
-        a = F.unfold(given, kernel, dilation, 0, stride).transpose(1, 2)
-    return F.pad(a, (0, 1), value=1.0) if module.bias is not None else a
-
-
-def layer_errors(module: nn.Module, errors: Tensor) -> Tensor:
-    """Return ``[n, T, o]``."""
-    n = len(errors)
-    return errors.reshape(n, -1, errors.shape[-1]) if isinstance(module, nn.Linear) else errors.flatten(2).mT
-
-
-def batch_positions(
+def batch_seen(
     model: nn.Module, loss: Any, names: tuple[str, ...], batch: Batch, labels: Labels, uniform: Tensor | None
-) -> Iterator[dict[str, Positions]]:
+) -> Iterator[dict[str, Seen]]:
     """Yield what each layer saw for every column of the loss's Hessian; a custom loss has the one of its true labels.
 
     Raises:
@@ -202,7 +253,7 @@ def batch_positions(
         for c in range(v.shape[2]):
             yield (f.reshape(len(f), -1) * v[:, :, c]).sum()
 
-    return layer_positions(model, names, batch, found)
+    return layers_seen(model, names, batch, found)
 
 
 def batch_sides(
@@ -227,23 +278,7 @@ def batch_sides(
 # -- moments ----------------------------------------------------------------------------------------------------------
 
 
-def second_moment(values: Tensor) -> Tensor:
-    """Return ``sum v v'`` of ``[n, T, d]`` over rows and positions, ``[d, d]`` in float64."""
-    flat = values.reshape(-1, values.shape[2])
-    return (flat.T @ flat).double()
-
-
-def rotated_squares(seen: Positions, left: Tensor | None, right: Tensor | None) -> Tensor:
-    """Return ``sum_i (left' G_i right)^2`` ``[o, d]`` of the gradients ``G_i = sum_t e_t a_t'``, in float64."""
-    a, e = seen.inputs, seen.errors
-    if left is not None and right is not None:
-        a, e = a @ right, e @ left
-    if a.shape[1] == 1:
-        return (e[:, 0].square().T @ a[:, 0].square()).double()
-    return torch.bmm(e.mT, a).square_().sum(0).double()
-
-
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (rounding below zero cut off) and eigenvectors of a second moment, in float64."""
+    """Return eigenvalues (rounding below zero cut off) and eigenvectors of a second moment, in its precision."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return values.clamp_min(0.0), vectors

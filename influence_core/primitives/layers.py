@@ -7,6 +7,7 @@ of BatchNorm (eval mode), LayerNorm, GroupNorm and InstanceNorm. The rest takes 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -77,13 +78,45 @@ def _padded(module: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> Tensor:
     return F.pad(inputs, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
 
 
-def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, errors: Tensor) -> Side:
-    """A convolution is a Linear layer on patches: one position per output pixel."""
+def input_columns(module: nn.Module, inputs: Tensor, errors: Tensor) -> Iterator[Tensor]:
+    """Yield what the weights of a Linear layer or an ungrouped convolution are multiplied with, ``[d, positions]``.
+
+    Patches are unfolded a few rows at a time, so that they stay in cache; the bias's 1 is not among them.
+
+    Args:
+        module: The layer.
+        inputs: What went in, ``[n, ...]``.
+        errors: Anything shaped like what came out.
+    """
+    if isinstance(module, nn.Linear):
+        yield inputs.reshape(-1, inputs.shape[-1]).T
+        return
+    assert isinstance(module, _CONVOLUTIONS) and module.groups == 1
+    x, kernel, stride, dilation = _geometry(module, inputs)
+    size = errors.shape[2:] if isinstance(module, nn.Conv2d) else (1, *errors.shape[2:])
+    patch = x.shape[1] * math.prod(kernel)
+    step = max(1, _PATCH_BYTES // (patch * math.prod(size) * x.element_size()))
+    for start in range(0, len(x), step):
+        yield (
+            _strided(x[start : start + step], kernel, stride, dilation, size)
+            .permute(1, 2, 3, 0, 4, 5)
+            .reshape(patch, -1)
+        )
+
+
+def _geometry(module: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> tuple[Tensor, Any, Any, Any]:
+    """Return padded inputs ``[n, c, h, w]``, kernel, stride and dilation; a Conv1d has height 1."""
     x = _padded(module, inputs)
     kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
     if isinstance(module, nn.Conv1d):
-        x, errors = x.unsqueeze(2), errors.unsqueeze(2)
-        kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
+        return x.unsqueeze(2), (1, *kernel), (1, *stride), (1, *dilation)
+    return x, kernel, stride, dilation
+
+
+def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, errors: Tensor) -> Side:
+    """A convolution is a Linear layer on patches: one position per output pixel."""
+    x, kernel, stride, dilation = _geometry(module, inputs)
+    errors = errors.unsqueeze(2) if isinstance(module, nn.Conv1d) else errors
     n, o = errors.shape[:2]
     patch = x.shape[1] // module.groups * math.prod(kernel)
     length = math.prod(errors.shape[2:])
@@ -96,11 +129,16 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, errors: Tensor) 
 
 def _patches(x: Tensor, kernel: Any, stride: Any, dilation: Any, size: Any, groups: int) -> Tensor:
     """Return the unfolded patches ``[n, groups, channels/group * kernel, positions]`` of padded inputs."""
+    return _strided(x, kernel, stride, dilation, size).reshape(len(x), groups, -1, size[0] * size[1])
+
+
+def _strided(x: Tensor, kernel: Any, stride: Any, dilation: Any, size: Any) -> Tensor:
+    """Return a view of the patches ``[n, channels, *kernel, *size]``."""
     n, c = x.shape[:2]
     sn, sc, sh, sw = x.stride()
     shape = (n, c, kernel[0], kernel[1], size[0], size[1])
     strides = (sn, sc, dilation[0] * sh, dilation[1] * sw, stride[0] * sh, stride[1] * sw)
-    return x.as_strided(shape, strides, x.storage_offset()).reshape(n, groups, -1, size[0] * size[1])
+    return x.as_strided(shape, strides, x.storage_offset())
 
 
 def _convolution_gradients(

@@ -3,7 +3,7 @@
 A step reads the weights, the optimiser's state and the row weights w, all through the mean gradient of its batch,
 ``g = (1/B) sum_i w_i grad l_i(theta) + weight_decay theta``. Forwards the steps are those of ``training``: same
 batches, same learning rates, same dropout. Backwards, ``Adjoint`` carries the gradient of any final measurement
-through every step (SGD with momentum, or Adam) and collects what it is in the row weights: the exact derivative of
+through every step (``steps.Rule``) and collects what it is in the row weights: the exact derivative of
 training, as automatic differentiation through the whole run would give it, from two derivatives of one batch per step.
 
 Many directions at once are rows ``[k, P]``, P over the parameters that require gradients, in their order.
@@ -22,10 +22,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence_core.examples import Examples
 from influence_core.primitives.losses import Loss, Scalar
+from influence_core.primitives.steps import Rule
 from influence_core.primitives.training import set_rate
 from influence_core.recipe import Recipe
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8  # of torch's Adam
 _ROWS = 4096  # rows times directions that are differentiated together
 
 
@@ -81,24 +81,24 @@ class Replay:
     """The steps of one training on one model.
 
     Args:
-        model: From ``new_model``: untrained, on its device.
+        model: As it was before the first step, on its device.
         rows: Training rows.
         loss: Losses by row.
-        recipe: Of gradient steps.
+        rule: How a step moves the weights; its vectors are over the parameters that require gradients.
+        seed: Of the dropout stream.
     """
 
-    def __init__(self, model: nn.Module, rows: Examples, loss: Loss, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, rows: Examples, loss: Loss, rule: Rule, seed: int = 0) -> None:
         """Note the parameters that are trained."""
-        self.model, self.rows, self.loss, self.recipe = model, rows, loss, recipe
+        self.model, self.rows, self.loss, self.rule, self.seed = model, rows, loss, rule, seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.sizes = [p.numel() for p in self.parameters]
-        self.adam = recipe.optimizer == "adam"
         self.decay: Tensor | None = None
 
     def start(self) -> State:
         """Return the state before the first step."""
         flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        stream = torch.Generator().manual_seed(self.recipe.seed + 1).get_state()
+        stream = torch.Generator().manual_seed(self.seed + 1).get_state()
         buffers = {name: value.clone() for name, value in self.model.named_buffers()}
         return State(flat, torch.zeros_like(flat), torch.zeros_like(flat), stream, buffers)
 
@@ -124,15 +124,8 @@ class Replay:
         return replace(self._moved(state, gradient, step), random=random, buffers=buffers), gradient
 
     def _moved(self, state: State, gradient: Tensor, step: Step) -> State:
-        if not self.adam:
-            first = state.first * self.recipe.momentum + gradient
-            return replace(state, weights=state.weights - step.rate * first, first=first)
-        (b1, b2), s = _BETAS, step.number + 1
-        first = state.first * b1 + (1 - b1) * gradient
-        second = state.second * b2 + (1 - b2) * gradient.square()
-        spread = second.sqrt() / (1 - b2**s) ** 0.5 + _EPS
-        weights = state.weights - step.rate / (1 - b1**s) * first / spread
-        return replace(state, weights=weights, first=first, second=second)
+        moved = self.rule.moved((state.weights, state.first, state.second), gradient, step.rate, step.number)
+        return replace(state, **dict(zip(("weights", "first", "second"), moved, strict=True)))
 
     def derivatives(self, state: State, step: Step, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return what ``<g, a>`` is in the row weights and in the weights, at w = 1.
@@ -212,13 +205,14 @@ class Replay:
         return self.loss(self.model, self.rows.batch(step.index, parameter.device, parameter.dtype))
 
     def _decay(self, parts: tuple[Tensor | None, ...]) -> Tensor:
-        """Return the weight decay of every number ``[P]``: an optimiser leaves alone what has no gradient."""
+        """Return the weight decay in the loss ``[P]``: an optimiser leaves alone what has no gradient."""
         if self.decay is None:
-            alike = [
-                torch.full_like(p, 0.0 if part is None else self.recipe.weight_decay, requires_grad=False).reshape(-1)
+            decay = 0.0 if self.rule.decoupled else self.rule.decay
+            used = [
+                torch.full_like(p, 0.0 if part is None else 1.0, requires_grad=False).reshape(-1)
                 for part, p in zip(parts, self.parameters, strict=True)
             ]
-            self.decay = torch.cat(alike).detach()
+            self.decay = torch.cat(used).detach() * decay
         return self.decay
 
     def _flat(self, parts: tuple[Tensor | None, ...]) -> Tensor:
@@ -250,24 +244,9 @@ class Adjoint:
             gradient: The mean gradient that it took ``[P]``.
             step: The step.
         """
-        directions = self._directions(after, gradient, step)
+        sums = (self.weights, self.first, self.second)
+        ended = (after.weights, after.first, after.second)
+        directions, sums = self.replay.rule.pulled(ended, sums, gradient, step.rate, step.number)
         own, bent = self.replay.derivatives(before, step, directions)
-        self.weights = self.weights + bent
+        self.weights, self.first, self.second = sums[0] + bent, sums[1], sums[2]
         return own
-
-    def _directions(self, after: State, gradient: Tensor, step: Step) -> Tensor:
-        """Return the derivative in the mean gradient ``[k, P]``, and carry the optimiser's state one step back."""
-        if not self.replay.adam:
-            directions = self.first - step.rate * self.weights
-            self.first = self.replay.recipe.momentum * directions
-            return directions
-        (b1, b2), s = _BETAS, step.number + 1
-        root, size = after.second.sqrt(), step.rate / (1 - b1**s)
-        correction = (1 - b2**s) ** 0.5
-        spread = root / correction + _EPS
-        first = self.first - size / spread * self.weights
-        # A coordinate that has never had a gradient does not move, whatever its second moment is.
-        slope = torch.where(root > 0, after.first / (2 * spread.square() * correction * root.clamp_min(1e-300)), 0.0)
-        second = self.second + size * slope * self.weights
-        self.first, self.second = b1 * first, b2 * second
-        return (1 - b1) * first + (1 - b2) * 2 * gradient * second

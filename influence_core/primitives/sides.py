@@ -226,14 +226,15 @@ def _gram_is_cheaper(query: Factored, train: Factored) -> bool:
 
 
 def temporary_numbers(query: Side, train: Side) -> int:
-    """Return how many numbers per train row ``dot`` builds on the way to its result."""
+    """Return how many numbers per train row ``dot`` builds on the way to its result and has to keep in cache."""
     if isinstance(train, Tokens):
         return train.errors[0].numel()
     if isinstance(train, Dense):
         return 0
     assert isinstance(train, Factored)
     if train.positions == 1:
-        return 0 if isinstance(query, Factored) and query.positions == 1 else train.errors.shape[2]
+        # Built once per query and read once: it may be larger than what is used again and again.
+        return 0 if isinstance(query, Factored) and query.positions == 1 else -(-train.errors.shape[2] // 4)
     if isinstance(query, Factored) and _gram_is_cheaper(query, train):
         return 2 * query.rows * query.positions * train.positions
     return train.inputs.shape[2] * train.errors.shape[2]
@@ -247,8 +248,9 @@ def _token_products(table: Tensor, train: Tokens) -> Tensor:
 def _matrix_products(matrix: Tensor, train: Factored) -> Tensor:
     a, e = train.inputs[:, 0], train.errors[:, 0]
     d = a.shape[1]
-    mapped = torch.addmm(matrix[:, d], a, matrix[:, :d].T) if train.bias else a @ matrix.T
-    return torch.linalg.vecdot(mapped, e)
+    # The vectors in the order that the product reads them, and the bias apart: a tenth of the time.
+    scores = (a @ matrix[:, :d].T.contiguous()).mul_(e).sum(1)
+    return scores.addmv_(e, matrix[:, d]) if train.bias else scores
 
 
 def _gram_products(query: Factored, train: Factored) -> Tensor:
@@ -256,6 +258,17 @@ def _gram_products(query: Factored, train: Factored) -> Tensor:
     inputs = query.inputs.reshape(m * s, -1) @ train.inputs.reshape(n * t, -1).T
     errors = query.errors.reshape(m * s, -1) @ train.errors.reshape(n * t, -1).T
     return inputs.add_(float(query.bias)).mul_(errors).reshape(m, s, n, t).sum((1, 3))
+
+
+def without_dust(values: Tensor) -> Tensor:
+    """Return a copy with 0 for numbers below the squared rounding error of the largest one of their row ``[n, ...]``.
+
+    They are too small for any sum to see, and products of them are denormal, a hundred times slower to multiply: a
+    query that the model is certain of is full of them.
+    """
+    flat = values.flatten(1)
+    least = flat.abs().amax(1, keepdim=True) * torch.finfo(values.dtype).eps ** 2
+    return flat.masked_fill(flat.abs() < least, 0.0).reshape(values.shape)
 
 
 def concatenated(parts: list[Side]) -> Side:

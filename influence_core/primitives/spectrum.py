@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from influence_core.primitives.sides import Dense, Factored, Side
+from influence_core.primitives.sides import Dense, Factored, Side, without_dust
 
 Function = Callable[[Tensor], Tensor]
 
@@ -50,7 +50,7 @@ class KroneckerBlock(Block):
     def applied(self, side: Side, function: Function) -> Dense:
         """Return rows ``[n, o * d]``."""
         turned = self._turned(side)
-        turned = turned * function(self.values).to(turned)
+        turned = without_dust(turned * function(self.values).to(turned))
         if self.left is not None and self.right is not None:
             turned = self.left.to(turned) @ turned @ self.right.to(turned).mT
         return Dense(turned.flatten(1))
@@ -58,7 +58,7 @@ class KroneckerBlock(Block):
     def _turned(self, side: Side) -> Tensor:
         """Return the gradients in the basis, ``[n, o, d]``."""
         if isinstance(side, Factored):
-            a, e = self._positions(side)
+            a, e = (without_dust(part) for part in self._positions(side))
             return torch.bmm(e.mT, a)
         table = side.dense().reshape(-1, *self.values.shape)
         if self.left is None or self.right is None:

@@ -56,6 +56,11 @@ def one_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def on_one_core(function: Callable[[], R]) -> R:
+    """Return ``function()``, computed in a thread that keeps to one core; what it raises is raised here."""
+    return one_core_threads("alone", 1).submit(function).result()
+
+
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield ``function(item)`` in order, computed in a thread of its own while the caller uses what came before.
 

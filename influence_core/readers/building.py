@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,35 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as _compute
 
 from influence_core import architectures
-from influence_core.encoder import ColumnsEncoder, Encoder, rows_at_once
+from influence_core.encoder import ColumnsEncoder, Encoder, load_encoder, rows_at_once
 from influence_core.encoder.base import ROWS_AT_ONCE
 from influence_core.errors import BadInput
 from influence_core.examples import Examples
 from influence_core.primitives.losses import LOSSES
 from influence_core.readers import limits
+from influence_core.readers.partial import PartialImport
 from influence_core.readers.split_files import file_batches, rows_of
 from influence_core.run import Run
-from influence_core.scratch import scratch_folder
 from influence_core.store import disk_errors
-from influence_core.study_files import check_free
 from influence_core.tables import check_finite
 from influence_core.trajectory import KeptTraining, trained_checkpoints
 
 pc: Any = _compute
 Tables = Mapping[str, Path]
-
-
-@contextmanager
-def building_folder(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside the study to be, which goes at the end.
-
-    Raises:
-        BadInput: A study stands there, or a file.
-        StoreProblem: The disk refuses.
-    """
-    check_free(out)
-    with scratch_folder(out, "import") as folder:
-        yield folder
 
 
 def class_names(labels: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -170,13 +156,36 @@ def _targets(train: Path, classes: list[str]) -> np.ndarray:
     return np.concatenate([part.to_numpy() for part in parts]).astype(np.int64 if classes else np.float32)
 
 
-def encoded_rows(train: Path, encoder: Encoder, file: Path, run: Run) -> np.ndarray:
-    """Return the encoded train rows ``[n, ...]``, mapped from a file that they are written into.
+def kept_encoding(
+    train: Path, fitted: Callable[[], Encoder], work: PartialImport, run: Run
+) -> tuple[Encoder, np.ndarray]:
+    """Fit the encoder and encode the train rows, or find that done by an earlier try.
+
+    Args:
+        train: The train rows.
+        fitted: Fits the encoder on them.
+        work: The import in progress.
+        run: Progress and cancel.
+
+    Returns:
+        The encoder, and the encoded train rows ``[n, ...]``, mapped from a file of the import.
 
     Raises:
         BadInput: There is nothing to learn, or nothing to learn from.
         StoreProblem: The disk is full or refuses.
     """
+    made = [work.folder / name for name in ("encoder.json", "inputs.npy")]
+    if work.done("encoded") is not None:
+        return load_encoder(made[0]), np.load(made[1], mmap_mode="r+")
+    encoder = fitted()
+    inputs = _encoded_rows(train, encoder, made[1], run)
+    with disk_errors(made[0]):
+        made[0].write_text(json.dumps(encoder.to_json()), encoding="utf-8")
+    work.record("encoded", {}, made)
+    return encoder, inputs
+
+
+def _encoded_rows(train: Path, encoder: Encoder, file: Path, run: Run) -> np.ndarray:
     if len(different_labels(train)) < 2:
         why = "Every row that fell into train has the same label."
         raise BadInput("The model has nothing to tell apart", why, "Give more rows of the other labels.")

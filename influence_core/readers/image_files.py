@@ -290,7 +290,13 @@ class Problems:
         notes = []
         for what, names in self._found.items():
             clause = f"{what[0].lower()}{what[1:]}"
-            fix = "Make them smaller" if "too large" in what else "Save them again"
+            fix = (
+                "Make them smaller"
+                if "too large" in what
+                else "Let them be"
+                if "changed" in what
+                else "Save them again"
+            )
             n = counted(len(names), "image was", "images were")
             notes.append(f"{n} left out ({clause}): {named(names)}. {fix}, then import again.")
         return notes

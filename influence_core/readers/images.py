@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 import zipfile
 from collections import Counter
@@ -27,15 +29,17 @@ from influence_core.readers.image_layout import Place, places
 from influence_core.readers.image_tables import Lookup, TableRows, image_tables
 from influence_core.run import Run
 from influence_core.store import disk_errors
+from influence_core.study_files import file_hash
 
 pc: Any = _compute
 FOLDER = "folder"  # the label of images in class folders
-OWN = ("file", "id", FOLDER, "split", "width", "height", "content")
+OWN = ("file", "id", FOLDER, "split", "width", "height")
 _SIDE = 32  # of the model's images, unless all are of one smaller size
 _LEAST = 4
 _LABELS = ("label", "labels", "class", "target", "y", "category", "diagnosis", "species")
 _FEW = 20  # different whole numbers up to which a label names classes
 _THUMBNAIL = 128
+_DIGEST = 16  # bytes that stand for the content of a file
 Content = bytes | BadInput | None
 _Scanned = tuple[list[Place], list[pa.Array], Iterable[Content]]
 
@@ -97,25 +101,26 @@ class ImageSource:
 
     def _scan(self, run: Run, sizes: Counter[tuple[int, int]]) -> Problems:
         rows, problems = self._rows, Problems(self.path)
-        kinds = [pa.string()] * 4 + [pa.int32()] * 2 + [pa.binary()] * (rows.read is None)
-        fields = [pa.field(name, kind) for name, kind in zip(OWN, kinds, strict=False)]
+        kinds = [pa.string()] * 4 + [pa.int32()] * 2 + [pa.binary() if rows.read is None else pa.binary(_DIGEST)]
+        names = (*OWN, "content" if rows.read is None else "digest")
+        fields = [pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)]
         schema = pa.schema(fields + [pa.field(f"c{i}", kind) for i, kind in enumerate(rows.types.values())])
         total = -(-rows.total // limits.IMAGES_AT_ONCE)
         with disk_errors(self._file), pq.ParquetWriter(self._file, schema, compression="none") as writer:
             for found, columns, contents in run.track(rows.batches(), "looking at the images", total):
-                good, shapes = [], []
+                good, shapes, files = [], [], []
                 for i, (place, content) in enumerate(zip(found, contents, strict=True)):
                     try:
-                        shapes.append(picture_size(usable(content)))
+                        file = usable(content)
+                        shapes.append(picture_size(file))
+                        files.append(file if rows.read is None else _digest(file))
                         good.append(i)
                     except BadInput as error:
                         problems.add(place.id, error)
                 sizes.update(shapes)
                 kept = [found[i] for i in good]
                 own = [[p.file for p in kept], [p.id for p in kept], [p.folder for p in kept], [p.split for p in kept],
-                       [w for w, _ in shapes], [h for _, h in shapes]]  # fmt: skip
-                if rows.read is None:
-                    own.append([content for i, content in enumerate(contents) if i in set(good)])
+                       [w for w, _ in shapes], [h for _, h in shapes], files]  # fmt: skip
                 at = pa.array(good, pa.int64())
                 arrays = [pa.array(values, kind) for values, kind in zip(own, kinds, strict=True)]
                 arrays += [column.take(at) for column in columns]
@@ -155,7 +160,8 @@ class ImageSource:
         read = self._rows.read
         if read is None:
             return [partial(_itself, value) for value in batch["content"].to_pylist()]
-        return [partial(read_or_problem, read, name) for name in batch["file"].to_pylist()]
+        pairs = zip(batch["file"].to_pylist(), batch["digest"].to_pylist(), strict=True)
+        return [partial(_unchanged, read, name, digest) for name, digest in pairs]
 
     def head(self, n: int, label: str | None = None) -> list[tuple[bytes, str]]:
         """Return small copies of a few images with their labels, of every class in turn.
@@ -225,6 +231,11 @@ class ImageSource:
         found = {entry["values"]: int(entry["counts"]) for entry in counts}
         return {name: found[name] for name in sorted_classes(set(found))}
 
+    @property
+    def mark(self) -> str:
+        """Return what tells these images from others: their places, contents and further columns, in their order."""
+        return f"{file_hash(self._file)} {json.dumps(self.columns)}"
+
     def close(self) -> None:
         """Let go of the files and remove the temporary folder."""
         self._rows.close()
@@ -243,6 +254,19 @@ class ImageSource:
 
 def _itself(content: Content) -> Content:
     return content
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+
+
+def _unchanged(read: Callable[[str], bytes], name: str, digest: bytes) -> bytes | BadInput:
+    """Return the content of a file if it is what it was when it was looked at, or what is wrong with it."""
+    content = read_or_problem(read, name)
+    if isinstance(content, BadInput) or _digest(content) == digest:
+        return content
+    why = f"{name}: it is not what it was when it was looked at."
+    return BadInput("The image changed during the import", why, "Let it be, and import again.")
 
 
 def usable(content: Content) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from influence_core.encoder import Encoder, load_encoder
+from influence_core.encoder import Encoder
 from influence_core.readers import limits
 from influence_core.readers.building import (
     Learning,
@@ -19,8 +18,8 @@ from influence_core.readers.building import (
     check_rest,
     class_names,
     classes_of,
-    encoded_rows,
     fitting_batches,
+    kept_encoding,
     trained_model,
 )
 from influence_core.readers.leaks import found_leaks, leak_notes
@@ -30,7 +29,6 @@ from influence_core.readers.sources import Source
 from influence_core.readers.split_files import SplitFiles
 from influence_core.readers.splits import Assignment, split_names
 from influence_core.run import Run
-from influence_core.store import disk_errors
 from influence_core.study import Study, save_study
 from influence_core.study_files import check_free
 
@@ -156,16 +154,13 @@ def _divided(
 
 def _encoded(tables: Tables, plan: _Plan, work: PartialImport, run: Run) -> tuple[Encoder, np.ndarray]:
     """Fit the encoder and encode the train rows, or find that done; every other row can be encoded too."""
-    made = [work.folder / name for name in ("encoder.json", "inputs.npy")]
-    if work.done("encoded") is not None:
-        return load_encoder(made[0]), np.load(made[1], mmap_mode="r+")
-    encoder = _encoder(tables["train"], plan, run)
-    check_rest(tables, encoder, run)
-    inputs = encoded_rows(tables["train"], encoder, made[1], run)
-    with disk_errors(made[0]):
-        made[0].write_text(json.dumps(encoder.to_json()), encoding="utf-8")
-    work.record("encoded", {}, made)
-    return encoder, inputs
+
+    def fitted() -> Encoder:
+        encoder = _encoder(tables["train"], plan, run)
+        check_rest(tables, encoder, run)
+        return encoder
+
+    return kept_encoding(tables["train"], fitted, work, run)
 
 
 def _assignment(source: Source, plan: _Plan, run: Run) -> Assignment:

@@ -17,6 +17,7 @@ import torch
 
 from influence_core.errors import InfluenceError
 from influence_core.scratch import forgotten, kept_folder
+from influence_core.store import disk_errors
 from influence_core.study_files import check_free
 from influence_core.trajectory import KeptTraining
 
@@ -42,25 +43,34 @@ class PartialImport:
         self._ending, self._dropped = threading.Event(), False
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """Return what was recorded of a stage; None if it is not done, or its files are not what they were."""
+        """Return what was recorded of a stage; None if it is not done, or its files are not what they were.
+
+        A record that does not hold is deleted, as its files are about to be written anew.
+        """
+        path = self.folder / f"{stage}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((self.folder / f"{stage}.json").read_text(encoding="utf-8"))
+            record = json.loads(path.read_text(encoding="utf-8"))
             if all((self.folder / name).stat().st_size == size for name, size in record["files"].items()):
                 return record["said"]
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
         return None
 
-    def record(self, stage: str, said: Mapping[str, Any], files: Sequence[Path]) -> None:
+    def record(self, stage: str, said: Mapping[str, Any], files: Sequence[Path], replaced: Sequence[str] = ()) -> None:
         """Remember that a stage is done.
 
         Args:
             stage: Which.
             said: What the next stages need to know of it, as JSON values.
             files: What it wrote into the folder.
+            replaced: Earlier stages that nobody needs once this one is recorded: they go, with their files.
         """
         due = time.monotonic() + _SETTLE_SECONDS
-        self._thread.submit(self._recorded, stage, dict(said), [file.name for file in files], due)
+        self._thread.submit(self._recorded, stage, dict(said), [file.name for file in files], replaced, due)
 
-    def _recorded(self, stage: str, said: dict[str, Any], names: list[str], due: float) -> None:
+    def _recorded(
+        self, stage: str, said: dict[str, Any], names: list[str], replaced: Sequence[str], due: float
+    ) -> None:
         self._ending.wait(max(0.0, due - time.monotonic()))
         if self._dropped:
             return
@@ -72,6 +82,16 @@ class PartialImport:
             part.write_text(json.dumps({"said": said, "files": sizes}), encoding="utf-8")
             _synced(part)
             part.replace(self.folder / f"{stage}.json")
+            for other in replaced:
+                with suppress(OSError):
+                    self._deleted(other)
+
+    def _deleted(self, stage: str) -> None:
+        path = self.folder / f"{stage}.json"
+        names = json.loads(path.read_text(encoding="utf-8"))["files"]
+        path.unlink()
+        for name in names:
+            (self.folder / name).unlink()
 
     def close(self, drop: bool) -> None:
         """Wait for the records, or drop those that are not begun."""

@@ -2,6 +2,7 @@
 
 from influence_core.errors import BadInput, InfluenceError
 from influence_core.service.access import Role, SignIn, Visitor, needs_person, on_behalf, role, set_identity, visitor
+from influence_core.service.batches import batches, decide_together, decided_among, relabelling, undo_batch
 from influence_core.service.catalog import default_method, methods, overview, predictions, studies
 from influence_core.service.dealing import Dealing, Shares, dealing, save_dealing, shares
 from influence_core.service.decisions import (
@@ -52,20 +53,41 @@ from influence_core.service.map_views import (
     MapView,
 )
 from influence_core.service.oddities import oddities
+from influence_core.service.own_probabilities import (
+    OwnProbabilities,
+    pred_probs,
+    remove_pred_probs,
+    save_pred_probs,
+)
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.removal import removal, removal_plan, start_removal
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
-from influence_core.service.review_acts import record_acts
-from influence_core.service.review_views import DecisionsPage, Queue, Receipt, ReviewBatch, ReviewCard
+from influence_core.service.review_acts import next_steps, record_acts
+from influence_core.service.review_views import (
+    Batch,
+    BatchDone,
+    BatchLine,
+    Decided,
+    DecisionsPage,
+    NextSteps,
+    Queue,
+    Receipt,
+    ReviewBatch,
+    ReviewCard,
+    ReviewStates,
+    StepView,
+)
 from influence_core.service.reviews import (
     guidelines,
     known_reviewer,
     plain,
     review_batch,
     review_place,
+    review_states,
     save_guidelines,
 )
 from influence_core.service.rowcards import row_card
+from influence_core.service.suspect_batches import suspect_batch
 from influence_core.service.suspect_evidence import suspect_evidence
 from influence_core.service.suspect_views import (
     BudgetPrecision,
@@ -139,9 +161,12 @@ from influence_core.service.views import (
 )  # fmt: skip
 
 __all__ = [
-    "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "cleaned_data", "decisions_log", "decisions_page",
-    "guidelines", "known_reviewer", "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
-    "review_batch", "review_place", "save_guidelines", "save_queue", "undo_last",
+    "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "ReviewStates", "cleaned_data",
+    "decisions_log", "decisions_page", "NextSteps", "StepView", "guidelines", "known_reviewer", "next_steps",
+    "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
+    "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
+    "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "relabelling",
+    "suspect_batch", "undo_batch", "OwnProbabilities", "pred_probs", "remove_pred_probs", "save_pred_probs",
     "Agreement", "Candidate", "MeasuringPlan", "MetricChoice", "MetricTable", "RemovalLine", "RemovalPage",
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "removal", "removal_plan", "resume_measuring",
     "start_measuring", "start_removal", "trust",

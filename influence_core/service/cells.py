@@ -35,10 +35,11 @@ def row_texts(rows: pa.Table, encoder: Encoder, whole: bool) -> list[str | None]
     if column is None:
         return [None] * len(rows)
     texts = ["" if value is None else str(value) for value in rows.column(column).to_pylist()]
-    return list(texts) if whole else [_cut(text, _TEXT_ON_CARD) for text in texts]
+    return list(texts) if whole else [cut(text, _TEXT_ON_CARD) for text in texts]
 
 
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
+    """Return a text of at most ``length`` letters, and an ellipsis where it was longer."""
     if len(text) <= length:
         return text
     head = text[:length]
@@ -120,8 +121,8 @@ def _mixed_cells(
     return result
 
 
-def in_words(value: object) -> str:
-    """Return a value of a table as a card shows it: missing as a dash, a number short, anything else as it is."""
+def in_words(value: object, length: int = _VALUE_ON_CARD) -> str:
+    """Return a value of a table as a card shows it: missing as a dash, a number short, else at most ``length`` long."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -130,7 +131,7 @@ def in_words(value: object) -> str:
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e12 else f"{value:.0f}"
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         return value.date().isoformat()
-    return _cut(str(value), _VALUE_ON_CARD)
+    return cut(str(value), length)
 
 
 def _train_moments(held: OpenStudy) -> tuple[np.ndarray, np.ndarray]:

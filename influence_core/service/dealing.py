@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, replace
 
 from influence_core.errors import BadInput
 from influence_core.service import access
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import opened
-from influence_core.service.queues import SUSPECTS, base_name, queue, study_folder
+from influence_core.service.queues import SUSPECTS, queue
 from influence_core.service.review_views import Queue, RowId
 from influence_core.store import disk_errors
 

@@ -15,12 +15,13 @@ from influence_core.errors import BadInput
 from influence_core.metrics.reviewer_agreement import agreement
 from influence_core.reviews import Act, Decision, Reviews, Standing
 from influence_core.service import access
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import opened
-from influence_core.service.queues import base_name, study_folder
 from influence_core.service.review_acts import reviewer_name
-from influence_core.service.review_views import Agreement, ConflictView, DecisionsPage, LogLine, Pace, RowId
-from influence_core.service.reviews import decided, is_resolution
-from influence_core.workflows import patches
+from influence_core.service.review_views import Agreement, ConflictView, DecisionsPage, LogLine, Pace, RowId, decided
+from influence_core.service.review_words import NOTHING, step_words
+from influence_core.service.reviews import is_resolution
+from influence_core.workflows import patch_replay, patches
 
 _CONFLICTS_SHOWN = 50
 _Votes = dict[Hashable, dict[str, Hashable]]
@@ -42,7 +43,8 @@ def decisions_page(study: str) -> DecisionsPage:
     actions = dict(Counter(change.action for change in changes))
     said = _agreement(log.standing(), is_number=not classes)
     owner = access.role(base_name(study)) == "owner"
-    return DecisionsPage(pace, actions, len(conflicts), shown, said, owner)
+    names = tuple(name for name in log.reviewers() if not is_resolution(name))
+    return DecisionsPage(pace, actions, len(conflicts), shown, said, owner, names)
 
 
 def _agreement(standing: list[Standing], *, is_number: bool) -> Agreement:
@@ -84,13 +86,20 @@ def _words(made: tuple[Decision, ...]) -> str:
     return "; ".join(shown)
 
 
-def undo_last(study: str, reviewer: str) -> str:
-    """Undo the reviewer's own last act, one row or a batch, and say what it was."""
+def undo_last(study: str, reviewer: str, expects: int | None = None) -> str:
+    """Undo the reviewer's own last act, one row or a batch, and say what it was.
+
+    Args:
+        study: The study's name.
+        reviewer: Whose; whoever is signed in undoes their own.
+        expects: Number in the log of the act that was announced (``next_steps``).
+
+    Raises:
+        BadInput: They may not review, or the last act is another than the announced one by now.
+    """
     name, log = reviewer_name(study, reviewer), Reviews(study_folder(study))
-    line = log.record(name, [Act(f"decisions-{secrets.token_hex(8)}", 1, "undo")])[0]
-    if line.target is None:
-        return "Nothing is left to undo."
-    return f"Undone: {_words(log.decisions(line.target))}."
+    line = log.record(name, [Act(f"decisions-{secrets.token_hex(8)}", 1, "undo", expects=expects)])[0]
+    return NOTHING["undo"] if line.target is None else f"Undone: {step_words(log.step(line.target))}."
 
 
 def resolve_conflict(
@@ -116,14 +125,14 @@ def patch_file(study: str, format: str) -> bytes:
     """Return the patch of a study: what is to become of its rows, by whom, and why."""
     held = opened(base_name(study))
     changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-    return patches.patch_bytes(patches.with_labels_found(changes, held.study), format)
+    return patches.patch_bytes(patches.with_rows_seen(changes, held.study), format)
 
 
 def cleaned_data(study: str, format: str) -> bytes:
     """Return the data of a study as its reviewers corrected them, in the shape in which they came."""
     held = opened(base_name(study))
     changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-    done = patches.replayed(held.study, patches.with_labels_found(changes, held.study))
+    done = patch_replay.replayed(held.study, patches.with_rows_seen(changes, held.study))
     return patches.data_bytes(patches.users_shape(held.study, done.table), format)
 
 
@@ -143,4 +152,4 @@ def cleaned_original(study: str, title: str, file: bytes) -> tuple[bytes, str]:
         path = Path(folder) / (Path(title).name or "original.csv")
         path.write_bytes(file)
         changes, _ = resolved_changes(study_folder(study), held.study.header.classes)
-        return original_file(held.study, patches.with_labels_found(changes, held.study), path)
+        return original_file(held.study, patches.with_rows_seen(changes, held.study), path)

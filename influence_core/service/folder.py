@@ -19,3 +19,13 @@ def parts_of(study: str) -> tuple[str, str]:
         if at and not (studies_folder() / study).is_dir():
             return name, version
     return study, ""
+
+
+def base_name(study: str) -> str:
+    """Return the study that a version is of: reviews belong to the original data."""
+    return study.partition("@")[0]
+
+
+def study_folder(study: str) -> Path:
+    """Return the folder of a study, after its access was checked."""
+    return studies_folder() / base_name(study)

@@ -12,8 +12,7 @@ from influence_core.errors import Unavailable
 from influence_core.service.map_rows import MapRows
 from influence_core.service.map_views import MapColours, MapRequest
 from influence_core.service.requests import Question, plain_options
-from influence_core.workflows.suspects.detectors import Search
-from influence_core.workflows.suspects.ranking import chosen_detectors, read_suspects, suspects_key
+from influence_core.service.suspected import found_suspects
 
 MAX_CATEGORIES = 20
 _ENDS = (1, 99)  # percentiles at which a scale ends, so that a few extreme rows do not grey out all others
@@ -84,19 +83,11 @@ def _suspicion(rows: MapRows, request: MapRequest, places: np.ndarray, question:
 
 
 def _stored_suspicion(rows: MapRows) -> np.ndarray | None:
-    study, run = rows.held.study, rows.held.run
-    search = Search(study.task, run)
     try:
-        key = suspects_key(search, chosen_detectors(search))
+        found = found_suspects(rows.held)
     except Unavailable:
         return None
-    kept = rows.held.recalled(("map suspicion", key))
-    artifact = run.artifacts.find(key) if kept is None else None
-    if artifact is not None:
-        listed = read_suspects(study.task, artifact)
-        kept = listed.columns[listed.default]
-        rows.held.remember(("map suspicion", key), kept)
-    return kept
+    return None if found is None else found.listed.columns[found.listed.default]
 
 
 def _self_influence(rows: MapRows, request: MapRequest, places: np.ndarray, question: Question | None) -> Coloured:

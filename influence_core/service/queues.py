@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from influence_core.measurement import Rows
 from influence_core.reviews import MAX_ROWS
 from influence_core.service import access
 from influence_core.service import data as rows
-from influence_core.service.folder import studies_folder
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import OpenStudy, opened
 from influence_core.service.review_views import Queue, RowId
 from influence_core.service.suspect_views import SuspectFilter
@@ -27,16 +26,6 @@ SUSPECTS = "suspects"
 LOSS = "loss"
 _FOLDER = "queues"
 _KEPT = 60  # files
-
-
-def base_name(study: str) -> str:
-    """Return the study that a version is of: reviews belong to the original data."""
-    return study.partition("@")[0]
-
-
-def study_folder(study: str) -> Path:
-    """Return the folder of a study, after its access was checked."""
-    return studies_folder() / base_name(study)
 
 
 def save_queue(study: str, title: str, split: str, row_ids: Sequence[RowId], source: str) -> str:

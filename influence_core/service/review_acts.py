@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,12 +12,13 @@ from typing import Any
 from influence_core.changes import RESOLVES, as_number
 from influence_core.errors import BadInput
 from influence_core.measurement import Rows
-from influence_core.reviews import MAX_ROWS, Act, Decision, Reviews
+from influence_core.reviews import MAX_ROWS, Act, Decision, Logged, Reviews, Step
 from influence_core.service import access
 from influence_core.service import data as rows
+from influence_core.service.folder import base_name, study_folder
 from influence_core.service.opened import OpenStudy, opened
-from influence_core.service.queues import base_name, study_folder
-from influence_core.service.review_views import Receipt, RowId
+from influence_core.service.review_views import NextSteps, Receipt, RowId, StepView
+from influence_core.service.review_words import ago, step_words
 
 MAX_ACTS = 500  # of one message
 _MAX_EVIDENCE = 8_000  # characters
@@ -43,7 +46,8 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
         study: The study's name.
         reviewer: The typed name; whoever is signed in reviews under their own.
         acts: Mappings with ``tab``, ``number``, ``kind`` (decide, undo or redo), ``decisions`` (each with ``split``,
-            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``.
+            ``row``, ``action``, and where they apply ``label``, ``weight``, ``comment``, ``given``) and ``evidence``;
+            an undo or redo of one act in particular names it by ``of``: its tab and number.
 
     Raises:
         BadInput: They may not review, or this is no list of acts.
@@ -62,13 +66,30 @@ def record_acts(study: str, reviewer: str, acts: Sequence[Mapping[str, Any]]) ->
             good.append(_act(held, tab, number, given))
         except BadInput as problem:
             refused.append((tab, number, str(problem)))
+    said: list[tuple[str, int, str]] = []
     for act in _recorded(log, name, good, refused):
         about = log.decisions(act.target) if act.target is not None else ()
         kept.append((act.tab, act.number, tuple(decision.row for decision in about)))
-    return Receipt(tuple(kept), tuple(refused))
+        if act.target is not None:
+            said.append((act.tab, act.number, step_words(log.step(act.target))))
+    return Receipt(tuple(kept), tuple(refused), tuple(said))
 
 
-def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Any]:
+def next_steps(study: str, reviewer: str) -> NextSteps:
+    """Return what a reviewer's next undo and redo are about, on whichever screen that was done.
+
+    Raises:
+        BadInput: They may not review this study, or their name is none.
+    """
+    name, log = reviewer_name(study, reviewer), Reviews(study_folder(study))
+    return NextSteps(_view(log.next_step(name, "undo")), _view(log.next_step(name, "redo")))
+
+
+def _view(step: Step | None) -> StepView | None:
+    return None if step is None else StepView(step.seq, step_words(step), step.at, ago(time.time() - step.at))
+
+
+def _recorded(log: Reviews, name: str, acts: list[Act], refused: list[tuple[str, int, str]]) -> list[Logged]:
     """Record all at once; if one is malformed, each by itself, so that the others are not lost."""
     if not acts:
         return []
@@ -103,7 +124,18 @@ def _act(held: OpenStudy, tab: str, number: int, given: Any) -> Act:
     if not isinstance(evidence, Mapping) or len(json.dumps(evidence)) > _MAX_EVIDENCE:
         evidence = {"left out": "too long"}
     kind: Any = given.get("kind", "decide")
-    return Act(tab, number, kind, _filled(held, [_decision(held, d) for d in decisions]), evidence)
+    made = filled(held, [_decision(held, d) for d in decisions])
+    return Act(tab, number, kind, made, evidence, _named_by(given.get("of")))
+
+
+def _named_by(given: Any) -> tuple[str, int] | None:
+    """Return the act that an undo names; None for none."""
+    if given is None:
+        return None
+    tab, number = given if isinstance(given, Sequence) and len(given) == 2 else (None, None)
+    if not isinstance(tab, str) or isinstance(number, bool) or not isinstance(number, int) or abs(number) >= 2**63:
+        raise BadInput(_WHAT, f"It is about the act {str(given)[:40]!r}.", "Reload the page.")
+    return tab, number
 
 
 def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
@@ -119,11 +151,26 @@ def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
     if texts["label"] is not None and rows.is_regression(held) and not isinstance(as_number(texts["label"]), float):
         raise BadInput(_WHAT, f"'{texts['label'][:40]}' is no number.", "Type a number, such as 3.5.")
     label = texts["label"].strip() if texts["label"] is not None else None
+    if label is not None and label not in (known := held.study.header.classes) and not rows.is_regression(held):
+        _check_new_class(label, known)
     done: Any = action
     return Decision(split, row, done, label, weight, comment, texts["given"])
 
 
-def _filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
+def _check_new_class(name: str, known: Sequence[str]) -> None:
+    """Raise if a new class is one of the study in another spelling, or could not be told from one by eye."""
+    if not name.isprintable():
+        raise BadInput(_WHAT, f"The class {name[:80]!r} has invisible characters.", "Type its name again.")
+    twin = next((one for one in known if _spelling(one) == _spelling(name)), None)
+    if twin is not None:
+        raise BadInput(_WHAT, f"'{name[:80]}' is the class '{twin}' in another spelling.", f"Choose '{twin}'.")
+
+
+def _spelling(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def filled(held: OpenStudy, decisions: list[Decision]) -> tuple[Decision, ...]:
     """Return the decisions with the label that the row has now where it was not sent; every row must be there."""
     result = []
     for split in dict.fromkeys(decision.split for decision in decisions):

@@ -12,8 +12,10 @@ from influence_core.errors import InfluenceError, Unavailable
 from influence_core.measurement import Rows
 from influence_core.service import data as rows
 from influence_core.service import rowcards
+from influence_core.service.cells import cut
 from influence_core.service.opened import OpenStudy
-from influence_core.service.review_views import Beside, BesideRow, ReviewCard
+from influence_core.service.review_tables import compared
+from influence_core.service.review_views import Beside, BesideRow, Cell, ReviewCard
 from influence_core.service.suspect_evidence import suspect_evidence
 from influence_core.service.suspect_views import SuspectEvidence
 from influence_core.service.suspected import found_suspects
@@ -21,7 +23,8 @@ from influence_core.service.views import Datum
 from influence_core.workflows.default_method import default_method
 
 SHOWN = 6  # rows of each kind
-_WORDS = 160  # characters of a text beside the card
+_WORDS = 240  # characters of a text beside the card
+_TEXT = 20_000  # characters of the text under review: a browser gets slow far above
 _SCORES_AT_ONCE = 8 << 20
 
 
@@ -57,14 +60,21 @@ def _drawn(held: OpenStudy, study: str, split: str, positions: list[int]) -> lis
     data = rows.data(held, split, positions, all_cells=True)
     pulls, note = _pulls(held, split, positions)
     near, hurts = _near(held, split, positions), _hurts(held, split, positions)
-    result = []
-    for i, datum in enumerate(data):
-        about = suspicion(study, held, split, datum.row_id)
-        beside = (near[i], *(pulls[i] if pulls else ()), hurts[i])
-        if about is not None and about.neighbours:
-            beside = (_as_beside(about), *beside[1:])
-        result.append(_card(held, datum, positions[i], beside, about, note))
-    return result
+    _warm_suspected(held, split, positions)
+    suspected = [suspicion(study, held, split, datum.row_id) for datum in data]
+    sides = []
+    for i, about in enumerate(suspected):
+        first = _as_beside(about) if about is not None and about.neighbours else near[i]
+        sides.append((first, *(pulls[i] if pulls else ()), hurts[i]))
+    drawn = zip(data, positions, compared(held, data, sides), suspected, strict=True)
+    return [_card(held, datum, position, *shown, about, note) for datum, position, shown, about in drawn]
+
+
+def _warm_suspected(held: OpenStudy, split: str, positions: list[int]) -> None:
+    """Draw the neighbours that speak for or against suspected labels, of all rows at once."""
+    found = found_suspects(held) if split == "train" and not rows.is_regression(held) else None
+    if found is not None and found.listed.neighbours is not None:
+        rows.data(held, "train", np.unique(found.listed.neighbours[positions]).tolist())
 
 
 def suspicion(study: str, held: OpenStudy, split: str, row_id: int | str) -> SuspectEvidence | None:
@@ -79,26 +89,36 @@ def suspicion(study: str, held: OpenStudy, split: str, row_id: int | str) -> Sus
 
 
 def _card(
-    held: OpenStudy, datum: Datum, position: int, beside: tuple[Beside, ...], about: SuspectEvidence | None, note: str
-) -> ReviewCard:
+    held: OpenStudy, datum: Datum, position: int, cells: tuple[Cell, ...], beside: tuple[Beside, ...],
+    about: SuspectEvidence | None, note: str,
+) -> ReviewCard:  # fmt: skip
     losses = rows.losses(held, datum.split)
     classes = rows.chances_in_words(held, datum.split, [position])
     others = [pair for pair in classes if pair[0] != datum.given]
     suggested, chance = (others[0] if others else (None, None)) if classes else (datum.predicted, None)
     chance_from = "the explained model, which was trained on this row" if datum.split == "train" else "the model"
-    rank = int((losses > losses[position]).sum()) + 1
-    reasons: tuple[str, ...] = (f"Loss {losses[position]:.3g}: rank {rank:,} of {len(losses):,}, 1 is the highest.",)
+    reasons: tuple[str, ...] = (_how_bad(losses, position, is_number=datum.error is not None),)
     if about is not None:
         classes, reasons = about.classes or classes, about.reasons or reasons
         suggested, chance = about.suggested or suggested, about.chance
         chance_from = "calibrated on the test rows"
-    if datum.error is not None:
-        reasons = (f"The model is off by {rows.figure(datum.error)}.", *reasons)
+    if datum.text is not None and len(datum.text) > _TEXT:
+        reasons = (*reasons, f"cut: the text has {len(datum.text):,} letters")
+    text = None if datum.text is None else cut(datum.text, _TEXT)
+    error = None if datum.error is None else rows.figure(datum.error)
     return ReviewCard(
-        0, datum.split, datum.row_id, datum.image, datum.text, datum.cells, datum.alt, datum.given, datum.predicted,
+        0, datum.split, datum.row_id, datum.image, text, cells, datum.alt, datum.given, datum.predicted, error,
         suggested, chance, chance_from, reasons, classes, beside,
         _evidence(held, datum, suggested, chance, beside, about, note),
     )  # fmt: skip
+
+
+def _how_bad(losses: np.ndarray, position: int, *, is_number: bool) -> str:
+    """Return in words how a row's loss compares with those of all rows of its split."""
+    rank, n = int((losses > losses[position]).sum()) + 1, len(losses)
+    if is_number:
+        return f"number {rank:,} of {n:,} rows by the size of the error"
+    return f"loss {losses[position]:.3g}, number {rank:,} of {n:,} rows by its size"
 
 
 def _evidence(
@@ -130,7 +150,7 @@ def _as_beside(about: SuspectEvidence) -> Beside:
 
 
 def _small(datum: Datum, score: float) -> BesideRow:
-    words = datum.text[:_WORDS] if datum.text else " · ".join(f"{name} {value}" for name, value in datum.cells[:3])
+    words = cut(datum.text, _WORDS) if datum.text else " · ".join(f"{name} {value}" for name, value in datum.cells[:3])
     return BesideRow(datum.split, datum.row_id, datum.given, datum.predicted, datum.image, words, float(score))
 
 
@@ -148,7 +168,16 @@ def _near(held: OpenStudy, split: str, positions: list[int]) -> list[Beside]:
     note = "cosine similarity in the last hidden layer"
     chosen = [_strongest(line, 1) for line in similar]
     warm(held, "train", chosen)
-    return [Beside("near", "Nearest training rows", note, _beside(held, "train", line)) for line in chosen]
+    return [Beside("near", "Nearest training rows", _numbers_of(held, line) + note, _beside(held, "train", line))
+            for line in chosen]  # fmt: skip
+
+
+def _numbers_of(held: OpenStudy, chosen: list[tuple[int, float]]) -> str:
+    """Return in words which numbers the nearest rows of a regression carry: what this one could be compared with."""
+    if not rows.is_regression(held) or not chosen:
+        return ""
+    given = rows.given_numbers(held, "train")[[place for place, _ in chosen]]
+    return f"given {rows.figure(float(given.min()))} to {rows.figure(float(given.max()))}; "
 
 
 def _strongest(line: np.ndarray, sign: int) -> list[tuple[int, float]]:

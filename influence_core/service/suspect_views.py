@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from influence_core.service.review_views import Decided
 from influence_core.service.views import Datum, FitNeeded, RankedRow, RowId
+
+SURE = 0.5  # what is more probable than this is more likely so than not
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class SuspectFilter:
         flagged: A detector that must say "mislabelled" by itself; empty for any.
         agree: At least so many detectors must say so.
         text: Searched in id, labels, text and cells.
+        likely: Only rows whose label is more likely wrong than right.
+        sliced: A column that parts the rows, and ``group``: one of its slices; empty for all.
         planted: "yes" or "no" where it is known which labels were flipped on purpose; empty for both.
         page: From 0, of ``limit`` rows each.
     """
@@ -26,6 +31,9 @@ class SuspectFilter:
     suggested: str = ""
     flagged: str = ""
     agree: int = 0
+    likely: bool = False
+    sliced: str = ""
+    group: str = ""
     text: str = ""
     planted: str = ""
     page: int = 0
@@ -60,6 +68,7 @@ class SuspectRow:
         flagged: How many detectors say "mislabelled".
         reasons: Why it is suspected, each in a few plain words.
         feeds: Wrong test predictions that training on the row pushed away from their labels.
+        decided: What reviewers decided about it.
     """
 
     rank: int
@@ -71,6 +80,12 @@ class SuspectRow:
     flagged: int
     reasons: tuple[str, ...]
     feeds: tuple[Datum, ...]
+    decided: tuple[Decided, ...] = ()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the suggestion is more likely right than wrong."""
+        return bool(self.suggested) and self.chance > SURE
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ class SuspectPage:
         missing: Detectors that cannot run here, with the reason.
         held_out: Where out-of-fold numbers come from, in words; empty without any.
         more: What out-of-fold numbers would cost; None where they are there or cannot be had.
+        slice_columns: Columns that part the rows; ``groups``: the slices of the chosen one with their sizes.
     """
 
     rows: tuple[SuspectRow, ...]
@@ -119,6 +135,8 @@ class SuspectPage:
     missing: tuple[tuple[str, str], ...]
     held_out: str
     more: FitNeeded | None
+    slice_columns: tuple[str, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from influence_core.errors import Unavailable
 from influence_core.service.opened import OpenStudy
 from influence_core.study import Study
 from influence_core.workflows.suspects.detectors import Search
+from influence_core.workflows.suspects.own_probabilities import usable_probabilities
 from influence_core.workflows.suspects.ranking import Suspects, chosen_detectors, read_suspects, suspects_key
 from influence_core.workflows.suspects.tables import suspects_table
 
@@ -29,7 +30,8 @@ class Found:
 
 def search_of(held: OpenStudy) -> Search:
     """Return where label errors of a study are looked for."""
-    return Search(held.study.task, held.run)
+    given = held.remembered(("own probabilities",), lambda: (usable_probabilities(held.study),))
+    return Search(held.study.task, held.run, given[0])
 
 
 def found_suspects(held: OpenStudy) -> Found | None:

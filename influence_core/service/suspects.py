@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import astuple, replace
 
 import numpy as np
 
 from influence_core.costs import cost_in_words
 from influence_core.errors import BadInput
+from influence_core.reviews import Reviews
 from influence_core.service import data as rows
 from influence_core.service import tasks
+from influence_core.service.folder import study_folder
 from influence_core.service.opened import OpenStudy, opened, told_if_gone
+from influence_core.service.review_views import decided
+from influence_core.service.slices import slice_columns, slice_of_rows, slice_sizes
 from influence_core.service.suspect_evidence import feeding_rows, reasons
 from influence_core.service.suspect_views import (
+    SURE,
     BudgetPrecision,
     SuspectColumn,
     SuspectFilter,
@@ -48,14 +54,15 @@ def suspects(study: str, filter: SuspectFilter) -> SuspectPage | FitNeeded:
     found = found_suspects(held)
     if found is None:
         return _needed(study, held, retrain=False)
-    chosen = _positions(held, found, filter)
+    chosen = passing(held, found, filter)
     first = filter.page * filter.limit
     return SuspectPage(
-        _rows(held, found, filter, chosen[first : first + filter.limit], first), len(chosen), len(found.listed.ids),
+        _rows(study, held, found, filter, chosen[first : first + filter.limit]), len(chosen), len(found.listed.ids),
         _column(filter.column or found.listed.default), tuple(_column(name) for name in found.listed.columns),
         len(found.listed.flags), found.listed.estimated, _planted(held), _budgets(held, found, filter.column),
         found.listed.notes, _missing(held), SOURCES.get(found.listed.held_out, ""),
-        None if found.listed.held_out else _more(study, held),
+        None if found.listed.held_out else _more(study, held), slice_columns(held),
+        slice_sizes(held, filter.sliced) if filter.sliced else (),
     )  # fmt: skip
 
 
@@ -64,7 +71,7 @@ def suspect_rows(study: str, filter: SuspectFilter) -> list[RowId]:
     """Return the ids of all suspects that pass a filter, in order; none while they have not been computed."""
     held = opened(study)
     found = found_suspects(held)
-    return [] if found is None else found.listed.ids[_positions(held, found, filter)].tolist()
+    return [] if found is None else found.listed.ids[passing(held, found, filter)].tolist()
 
 
 def _column(name: str) -> SuspectColumn:
@@ -87,18 +94,24 @@ def _missing(held: OpenStudy) -> tuple[tuple[str, str], ...]:
 
 def _check(held: OpenStudy, found: Found, chosen: SuspectFilter) -> None:
     classes, listed = held.study.header.classes, found.listed
-    named = {"given": (chosen.given, classes), "suggested": (chosen.suggested, classes),
-             "column": (chosen.column, listed.columns), "flagged": (chosen.flagged, listed.flags),
-             "planted": (chosen.planted, ("yes", "no"))}  # fmt: skip
+    named: dict[str, tuple[str, Collection[str]]] = {
+        "given": (chosen.given, classes), "suggested": (chosen.suggested, classes),
+        "column": (chosen.column, listed.columns), "flagged": (chosen.flagged, listed.flags),
+        "planted": (chosen.planted, ("yes", "no")), "slice": (chosen.sliced, slice_columns(held)),
+    }  # fmt: skip
+    if chosen.group:
+        parted = chosen.sliced in slice_columns(held)
+        named["group"] = chosen.group, [name for name, _ in slice_sizes(held, chosen.sliced)] if parted else []
     for name, (value, known) in named.items():
         if value and value not in known:
-            raise BadInput("The list cannot be filtered", f"{name} is '{value}'.", f"Use one of: {', '.join(known)}.")
+            fix = f"Use one of: {', '.join(known)}." if len(known) else "Leave it out."
+            raise BadInput("The list cannot be filtered", f"{name} is '{value[:80]}'.", fix)
     if not (chosen.page >= 0 and 0 < chosen.limit <= _MOST_ROWS and chosen.agree >= 0):
         why = f"page is {chosen.page}, limit {chosen.limit}, agree {chosen.agree}."
         raise BadInput("The list cannot be shown", why, f"Use whole numbers from 0, and 1 to {_MOST_ROWS} rows a page.")
 
 
-def _positions(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarray:
+def passing(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarray:
     """Return the positions that pass a filter, the most suspicious first; remembered for every page of the list."""
     _check(held, found, chosen)
     key = ("suspected rows", found.key, astuple(replace(chosen, page=0, limit=1)))
@@ -117,6 +130,10 @@ def _filtered(held: OpenStudy, found: Found, chosen: SuspectFilter) -> np.ndarra
         keep &= listed.flags[chosen.flagged]
     if chosen.agree:
         keep &= listed.flagged >= chosen.agree
+    if chosen.likely:
+        keep &= listed.beliefs is not None and listed.beliefs.wrong > SURE
+    if chosen.group:
+        keep &= slice_of_rows(held, chosen.sliced) == chosen.group
     if chosen.planted:
         truth = held.study.planted
         keep &= False if truth is None else truth == (chosen.planted == "yes")
@@ -136,19 +153,20 @@ def _matching(held: OpenStudy, text: str) -> np.ndarray:
 
 
 def _rows(
-    held: OpenStudy, found: Found, chosen: SuspectFilter, positions: np.ndarray, first: int
+    study: str, held: OpenStudy, found: Found, chosen: SuspectFilter, positions: np.ndarray
 ) -> tuple[SuspectRow, ...]:
     listed, classes = found.listed, held.study.header.classes
     values, flagged = listed.columns[chosen.column or listed.default], listed.flagged
     cards = rows.data(held, "train", positions.tolist())
-    result = []
-    for i, (p, card) in enumerate(zip(positions.tolist(), cards, strict=True)):
+    log, result = Reviews(study_folder(study)).decided("train", [card.row_id for card in cards]), []
+    first = chosen.page * chosen.limit + 1
+    for rank, p, card in zip(range(first, first + len(cards)), positions.tolist(), cards, strict=True):
         beliefs = listed.beliefs
         said = ("", 0.0, 0.0) if beliefs is None else (
             str(classes[int(beliefs.suggested[p])]), float(beliefs.chance[p]), float(beliefs.wrong[p]))  # fmt: skip
         result.append(SuspectRow(
-            first + i + 1, card, *said, float(values[p]), int(flagged[p]), reasons(held, found, p),
-            feeding_rows(held, found, p),
+            rank, card, *said, float(values[p]), int(flagged[p]), reasons(held, found, p),
+            feeding_rows(held, found, p), tuple(map(decided, log.get(card.row_id, ()))),
         ))  # fmt: skip
     return tuple(result)
 
@@ -219,7 +237,7 @@ def export_suspects(study: str, filter: SuspectFilter, format: str) -> bytes:
     found = found_suspects(held)
     if found is None:
         raise BadInput("There is nothing to export yet", "Label errors have not been looked for.", "Start that first.")
-    return table_bytes(found.table(held.study, _positions(held, found, filter)), format)
+    return table_bytes(found.table(held.study, passing(held, found, filter)), format)
 
 
-__all__ = ["export_suspects", "start_suspects", "suspect_rows", "suspects"]
+__all__ = ["export_suspects", "passing", "start_suspects", "suspect_rows", "suspects"]

@@ -45,7 +45,8 @@ def save_upload(name: str, content: BinaryIO) -> str:
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True)
-            written = _copied(content, folder / ".part")
+            fix = "Import it on the server: python -m influence_core import FILE --out studies/NAME"
+            written = copied(content, folder / ".part", MAX_BYTES, fix)
             if not written:
                 raise BadInput("The file is empty", f"'{name[:80]}' has no bytes.", "Choose a file with rows.")
             access.claim_upload(folder)
@@ -56,15 +57,18 @@ def save_upload(name: str, content: BinaryIO) -> str:
     return token
 
 
-def _copied(content: BinaryIO, target: Path) -> int:
+def copied(content: BinaryIO, target: Path, most: int, fix: str) -> int:
+    """Write what a browser sends into a file, in pieces, and return how many bytes it has.
+
+    Raises:
+        BadInput: They are more than ``most``; ``fix`` says what to do instead.
+    """
     written = 0
     with target.open("wb") as out:
         while chunk := content.read(_CHUNK):
             written += len(chunk)
-            if written > MAX_BYTES:
-                why = f"It has more than {MAX_BYTES:,} bytes."
-                fix = "Import it on the server: python -m influence_core import FILE --out studies/NAME"
-                raise BadInput("The file is too large to be sent", why, fix)
+            if written > most:
+                raise BadInput("The file is too large to be sent", f"It has more than {most:,} bytes.", fix)
             out.write(chunk)
     return written
 

@@ -1,15 +1,12 @@
-"""Patches: the changes that reviewers decided, as a file; replayed on the data they are of, or on newer data.
-
-What a patch wants is compared with what the data say now: a row whose label is no longer the one that was reviewed is a
-conflict and stays as it is, a row that is gone is missing, one that has its new label already needs nothing.
-"""
+"""Patches: the changes that reviewers decided, as a file; and the cleaned data in the shape in which they came."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +15,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influence_core.changes import COLUMNS, Change, changes_of_table, patch_table, same_label
+from influence_core.changes import COLUMNS, Change, changes_of_table, patch_table
 from influence_core.errors import BadInput
+from influence_core.row_content import content_hashes
 from influence_core.study import Study
 from influence_core.tables import FORMATS, reading, table_bytes
 
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "'")
 _LABEL = re.compile(r"; the label is '(.*)'\.\s*$")
 _NO_PATCH = "Give a patch as `export --patch` writes it: CSV, JSON or Parquet."
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one change: ``result`` is applied, already, conflict or missing; ``found`` the label there now."""
-
-    change: Change
-    result: str
-    found: str | None = None
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A patch applied to data: the new table, and what became of every change, in the order of the patch."""
-
-    table: pa.Table
-    outcomes: tuple[Outcome, ...]
-
-    def of(self, result: str) -> list[Outcome]:
-        """Return the outcomes with this result."""
-        return [outcome for outcome in self.outcomes if outcome.result == result]
-
-    def in_words(self) -> str:
-        """Return the counts as a sentence, and every row that was left alone with the reason."""
-        counts = ", ".join(f"{len(self.of(name)):,} {said}" for name, said in _SAID.items())
-        lines = [f"{o.change.split} row {o.change.row}: the label is {o.found!r}, but {o.change.old!r} was reviewed"
-                 for o in self.of("conflict")]  # fmt: skip
-        lines += [f"{o.change.split} row {o.change.row}: not there" for o in self.of("missing")]
-        return "\n".join([f"{counts}.", *lines])
-
-
-_SAID = {"applied": "applied", "already": "so already", "conflict": "in conflict", "missing": "missing"}
 
 
 def ids_are_numbers(study: Study) -> bool:
@@ -117,7 +83,7 @@ def whole_table(study: Study) -> pa.Table:
     parts = []
     for split in study.splits:
         table = study.rows(split, range(study.n_rows(split)))
-        parts.append(table.append_column(_free("split", table), pa.array([split] * len(table), pa.string())))
+        parts.append(table.append_column(free_name("split", table), pa.array([split] * len(table), pa.string())))
     table = pa.concat_tables(parts, promote_options="permissive")
     ids = table[study.header.id].to_numpy()
     if ids.dtype.kind in "iu" and np.array_equal(np.sort(ids), np.arange(1, len(ids) + 1)):
@@ -125,70 +91,11 @@ def whole_table(study: Study) -> pa.Table:
     return table
 
 
-def _free(name: str, table: pa.Table) -> str:
+def free_name(name: str, table: pa.Table) -> str:
+    """Return the name, with underscores behind it if the table has it already."""
     while name in table.column_names:
         name += "_"
     return name
-
-
-def replayed(study: Study, changes: Sequence[Change]) -> Replay:
-    """Apply changes to the rows of a study; nothing of the study is changed.
-
-    A dropped row is gone from the table; the weight of a row is in a column ``weight``, which is there if any row has
-    one. Locked rows are in the table as they are.
-
-    Args:
-        study: The data that the changes are of, or a newer version of it.
-        changes: What is to become of its rows.
-    """
-    table = whole_table(study)
-    header, split_column = study.header, table.column_names[-1]
-    is_number = header.task == "regression"
-    labels: list[Any] = table[header.label].to_pylist()
-    where = {pair: i for i, pair in enumerate(zip(table[split_column].to_pylist(), table[header.id].to_pylist(),
-                                                  strict=True))}  # fmt: skip
-    weights, kept, outcomes = np.ones(len(table)), np.ones(len(table), bool), []
-    for change in changes:
-        place = where.get((change.split, change.row))
-        found = None if place is None else str(labels[place])
-        outcome = Outcome(change, _result(change, found, is_number), found)
-        outcomes.append(outcome)
-        if place is None or outcome.result != "applied":
-            continue
-        if change.action == "relabel":
-            labels[place] = _as_label(change, is_number)
-        elif change.action == "drop":
-            kept[place] = False
-        elif change.weight is not None:
-            weights[place] = change.weight
-    index = table.column_names.index(header.label)
-    kind = table.schema.field(index).type
-    column = pa.array(labels, kind) if is_number else pa.array([str(label) for label in labels]).cast(kind)
-    table = table.set_column(index, header.label, column)
-    if (weights != 1).any():
-        table = table.append_column(_free("weight", table), pa.array(weights))
-    return Replay(table.filter(pa.array(kept)), tuple(outcomes))
-
-
-def _result(change: Change, found: str | None, is_number: bool) -> str:
-    if found is None:
-        return "already" if change.action == "drop" else "missing"
-    if change.action == "keep":
-        return "already"
-    if change.action == "relabel" and same_label(found, change.new, is_number=is_number):
-        return "already"
-    agrees = change.old is None or same_label(found, change.old, is_number=is_number)
-    return "applied" if agrees else "conflict"
-
-
-def _as_label(change: Change, is_number: bool) -> Any:
-    if not is_number:
-        return change.new
-    try:
-        return float(str(change.new).replace(",", "").replace("−", "-"))
-    except ValueError:
-        why = f"{change.split} row {change.row}: the new label is {change.new!r}."
-        raise BadInput("A new label is no number", why, "Correct the label in the patch.") from None
 
 
 def users_shape(study: Study, table: pa.Table) -> pa.Table:
@@ -260,13 +167,53 @@ def suffix(path: Path) -> str:
     return format
 
 
-def with_labels_found(changes: Sequence[Change], study: Study) -> list[Change]:
-    """Return changes whose old label, where it was not kept, is the one in the data now."""
-    known: dict[str, dict[Any, str]] = {}
-    for split in {change.split for change in changes if change.old is None} & set(study.splits):
-        ids = study.column(split, study.header.id).tolist()
-        known[split] = dict(zip(ids, map(str, study.column(split, study.header.label).tolist()), strict=True))
-    return [
-        replace(change, old=known.get(change.split, {}).get(change.row)) if change.old is None else change
-        for change in changes
-    ]
+def with_rows_seen(changes: Sequence[Change], study: Study) -> list[Change]:
+    """Return changes that know their row: its content, and its label where it was not kept, as the data are now.
+
+    Args:
+        changes: Changes of rows of this very study.
+        study: The study.
+    """
+    seen: dict[tuple[str, Any], tuple[str, str]] = {}
+    for split in {change.split for change in changes} & set(study.splits):
+        wanted = {change.row for change in changes if change.split == split}
+        rows = study.column(split, study.header.id).tolist()
+        places = [i for i, row in enumerate(rows) if row in wanted]
+        labels = study.column(split, study.header.label)
+        hashes = content_hashes(study, split, places)
+        seen |= {(split, rows[i]): (str(labels[i]), said) for i, said in zip(places, hashes, strict=True)}
+    return [_seen(change, *seen.get((change.split, change.row), (None, ""))) for change in changes]
+
+
+def _seen(change: Change, label: str | None, content: str) -> Change:
+    return replace(change, old=label if change.old is None else change.old, content=change.content or content)
+
+
+def merged(patches: Sequence[Sequence[Change]]) -> tuple[list[Change], list[tuple[Change, ...]]]:
+    """Return the changes of several patches as one, and those that contradict each other, which are in none.
+
+    Patches agree about a row if they come to the same: the names of those who decided and their comments are joined.
+
+    Args:
+        patches: The changes of each.
+
+    Returns:
+        The changes in the order in which they first appear; and for each row in dispute what the patches say of it.
+    """
+    by_row: dict[tuple[str, int | str], list[Change]] = {}
+    for change in chain.from_iterable(patches):
+        by_row.setdefault((change.split, change.row), []).append(change)
+    agreed, disputed = [], []
+    for said in by_row.values():
+        if len({(c.action, c.new, c.weight, c.content) for c in said}) > 1:
+            disputed.append(tuple(said))
+        else:
+            agreed.append(_joined(said))
+    return agreed, disputed
+
+
+def _joined(said: Sequence[Change]) -> Change:
+    last = max(said, key=lambda change: change.at)
+    names = ", ".join(dict.fromkeys(name for change in said for name in change.reviewer.split(", ") if name))
+    comments = " / ".join(dict.fromkeys(change.comment for change in said if change.comment))
+    return replace(last, reviewer=names, comment=comments)

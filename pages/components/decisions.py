@@ -9,8 +9,9 @@ from functools import partial
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, session
+from pages.components import batches, errors, session
 from pages.components.html import element, empty, text
+from pages.components.studies import literal
 
 FORMATS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 
@@ -36,20 +37,38 @@ def progress(page: service.DecisionsPage) -> None:
 
 
 def undo(study: str, page: service.DecisionsPage) -> None:
-    """Offer to undo the last act of a reviewer: one row, or a whole batch."""
-    if not page.pace:
+    """Say what the last act of a reviewer was, one row or a whole batch, and offer to undo it."""
+    if not page.reviewers:
         return
     person = service.known_reviewer(study)
-    names = [person] if person else [pace.reviewer for pace in page.pace]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="undo_line"):
-        if not person:
-            st.selectbox("Whose last act", names, key="undo_whose", width=220)
-        st.button("Undo the last act", icon=":material/undo:", key="undo_last", on_click=_undo, args=(study, person))
+        whose = person or st.selectbox("Whose last act", page.reviewers, key="undo_whose", width=220)
+        step = service.next_steps(study, whose).undo
+        st.button(
+            "Undo", icon=":material/undo:", key="undo_last", disabled=step is None, on_click=_undo,
+            args=(study, whose, step.seq if step else None), help="Redo is on the review desk.",
+        )  # fmt: skip
+        said = f"Undo: {step.words}, {step.ago}" if step else "Nothing is left to undo."
+        st.html(element("p", text(said), css="if-note", role="status"))
 
 
-def _undo(study: str, person: str) -> None:
+def _undo(study: str, whose: str, seq: int | None) -> None:
     with errors.shown():
-        session.say(service.undo_last(study, person or str(session.entered(["undo_whose"]).get("undo_whose", ""))))
+        session.say(literal(service.undo_last(study, whose, seq)))
+
+
+def together(study: str) -> None:
+    """List what was decided about many rows at once, each with its own undo."""
+    person = service.known_reviewer(study)
+    lines = service.batches(study, person)
+    if not lines:
+        return
+    with st.expander(f"Decided together ({len(lines)}{'+' if len(lines) >= 20 else ''})"):
+        st.html(element("p", "An undo takes back these decisions alone, whatever was decided since.", css="if-scale"))
+        for i, line in enumerate(lines):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"batch_{i}"):
+                batches.undo_button(study, line, f"undo_batch_{i}", "Undo")
+                st.html(element("p", text(f"{line.words} by {line.reviewer}, {_when(line.at)} (UTC)")))
 
 
 def downloads(study: str) -> None:

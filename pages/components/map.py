@@ -6,13 +6,13 @@ connection is lost), so the chart reports nothing and a small component sends th
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import streamlit as st
 from streamlit.components import v2
 
 from influence_core import service
-from pages.components import errors, jobs, map_figure, session, theme
+from pages.components import batches, errors, jobs, map_figure, session, theme
 from pages.components.cards import prediction_grid
 from pages.components.html import element, number, percent, signed, text
 from pages.components.view import View
@@ -161,6 +161,7 @@ def selection(
     st.html(element("div", *_influence(found), css="if-region"))
     if not found.total:
         return
+    batches.last(study)
     _send(study, asked, corners, found)
     if shown.classes and found.count["train"]:
         _relabelling(study, asked, corners, (found, shown.classes))
@@ -215,16 +216,12 @@ def _relabelling(
 ) -> None:  # fmt: skip
     """Draw the choice of a class and the button that says how many rows get it."""
     (found, classes), count = there, there[0].count["train"]
-    label = st.selectbox("Relabel all train rows to", classes, index=None, key="relabel_to",
+    label = st.selectbox(f"Relabel all {count:,} train rows to", classes, index=None, key="relabel_to",
                          placeholder=f"Most are {found.mix[0][0]}")  # fmt: skip
-    if label is None:
-        return
-    known = service.known_reviewer(study)
-    name = known or st.text_input("Your name", key="relabel_name", max_chars=100)
-    st.button(f"Relabel {count:,} train row{'s' * (count != 1)} to “{label}”", key="relabel_all", type="primary",
-              disabled=not name, on_click=partial(_relabel, study, asked, corners, label, name))  # fmt: skip
-    st.html(element("p", "One act in the review log, with one undo; labels change at the next retraining.",
-                    css="if-scale"))  # fmt: skip
+    if label is not None:
+        ids = service.row_ids_in_polygon(study, asked, corners, "train")
+        evidence = {"screen": "map", "place": asked.place, "drawn": asked.drawn, "corners": corners}
+        batches.confirm(study, service.relabelling(study, "train", ids, label, evidence), "relabel", label)
 
 
 def _review(study: str, asked: service.MapRequest, corners: list[list[float]], split: str) -> None:
@@ -232,18 +229,3 @@ def _review(study: str, asked: service.MapRequest, corners: list[list[float]], s
         ids = service.row_ids_in_polygon(study, asked, corners, split)
         title = f"{len(ids):,} {split} rows from the map"
         session.go("review", queue=service.save_queue(study, title, split, ids, "a region of the map"))
-
-
-def _relabel(study: str, asked: service.MapRequest, corners: list[list[float]], label: str, name: str) -> None:
-    with errors.shown():
-        ids = service.row_ids_in_polygon(study, asked, corners, "train")
-        act = int(session.kept("map acts") or 0) + 1
-        session.keep("map acts", act)
-        decisions = [{"split": "train", "row": row, "action": "relabel", "label": label} for row in ids]
-        evidence = {"screen": "map", "place": asked.place, "drawn": asked.drawn, "corners": corners}
-        receipt = service.record_acts(study, name, [
-            {"tab": f"map {session.client()}", "number": act, "kind": "decide", "decisions": decisions,
-             "evidence": evidence}
-        ])  # fmt: skip
-        refused = [why for _, _, why in receipt.refused]
-        session.say(refused[0] if refused else f"{len(ids):,} train rows are to be relabelled to “{label}”.")

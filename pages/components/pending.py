@@ -61,7 +61,11 @@ def _cancel(name: str) -> None:
 
 def _ended(item: service.PendingImport) -> None:
     failed = item.job.state == "failed"
-    said = item.job.message if failed else "Cancelled. Nothing was made; the file is kept for another try."
+    said = (
+        item.job.message
+        if failed
+        else "Cancelled. No study was made; the file and what was finished are kept for another try."
+    )
     title = f"Importing {item.title} {'failed' if failed else 'was cancelled'}"
     lines = [element("b", text(title))]
     lines.append(element("p", text(said), css="if-failed", role="alert") if failed else element("p", text(said)))

@@ -35,15 +35,16 @@ def desk(study: str, token: str) -> None:
         session.keep("review.place", (study, token))
         place = service.review_place(study, token)
         said = session.kept(_SAID) or {}
-        session.keep(_SAID, {**said, "batch": None})  # cards are sent once: the browser holds them
+        session.keep(_SAID, {**said, "batch": None, "states": None})  # sent once: the browser holds them
         data = {
             "study": study, "token": place[0], "title": place[1], "total": place[2], "classes": list(place[3]),
             "task": place[4], "person": service.known_reviewer(study), "guidelines": service.guidelines(study),
-            "kept": [], "refused": [], "batch": None, "nonce": 0, "error": "", **said,
+            "kept": [], "refused": [], "said": [], "steps": None, "batch": None, "nonce": 0, "states": None, "heard": 0,
+            "error": "", **said,
         }  # fmt: skip
         component = v2.component(
             "influence_review", html='<div class="desk"></div>', css=_part("review.css"),
-            js=_part("store.js", "card.js", "review.js"),
+            js=_part("store.js", "keys.js", "card.js", "review.js"),
         )  # fmt: skip
         component(key=DESK, data=data, on_out_change=_heard)
 
@@ -70,17 +71,23 @@ def _heard() -> None:
     """Record what the browser sent, and fetch the cards that it asks for."""
     out, (study, token) = session.reported(DESK, "out") or {}, session.kept("review.place")
     said: dict[str, Any] = {"error": ""}
-    reviewer, acts, want = out.get("reviewer", ""), out.get("acts") or [], out.get("want")
+    reviewer, acts, want, held = out.get("reviewer", ""), out.get("acts") or [], out.get("want"), out.get("held")
     try:
         if acts:
             receipt = service.record_acts(study, reviewer, acts)
-            said |= {"kept": service.plain(receipt.kept), "refused": service.plain(receipt.refused)}
+            said |= service.plain(receipt)
         if isinstance(want, dict):
             after, row, n = want.get("after"), want.get("row"), want.get("n")
             batch = service.review_batch(
                 study, token, reviewer, after if isinstance(after, int) else None, n if isinstance(n, int) else 20, row
             )
             said |= {"batch": {**service.plain(batch), "jump": row is not None}, "nonce": want.get("nonce")}
+        if reviewer:
+            said["steps"] = service.plain(service.next_steps(study, reviewer))
+        if isinstance(held, dict) and isinstance(first := held.get("first"), int):
+            states = service.review_states(study, token, reviewer, first)
+            said |= {"states": service.plain(states), "heard": out.get("again")}
+        session.keep(session.REVIEWER, reviewer)
     except service.InfluenceError as problem:
         said["error"] = str(problem)
     session.keep(_SAID, said)

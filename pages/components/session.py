@@ -18,6 +18,7 @@ from pages.components import view as views
 from pages.components.view import View
 
 LINKS = "links"  # key of the component that reports clicked links
+REVIEWER = "reviewer"  # kept: the name that was typed for decisions
 _STATE = "influence.view"
 _WRITTEN = "influence.written"
 _PROBLEMS = "influence.problems"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -21,12 +22,12 @@ LEGEND = (
 
 def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> None:
     """Draw the choice of the study, and the links to the screens."""
-    by_name = {card.name: card for card in studies}
+    titles = told_apart({card.name: card.title for card in studies})
     with st.sidebar:
         st.selectbox(
             "Study",
-            list(by_name),
-            format_func=lambda name: by_name[name].title,
+            list(titles),
+            format_func=titles.__getitem__,
             key=session.hold_study(),
             on_change=session.study_picked,
             label_visibility="collapsed",
@@ -34,6 +35,16 @@ def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> N
         with errors.shown():
             _version()
     screens(pages)
+
+
+def told_apart(titles: Mapping[str, str]) -> dict[str, str]:
+    """Return titles by name, with the name behind those that several have.
+
+    A person could not tell them apart, and nor can Streamlit: when the keyboard leaves the box, it opens the last study
+    that is called so.
+    """
+    count = Counter(titles.values())
+    return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 
 
 def _version() -> None:

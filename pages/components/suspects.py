@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from influence_core import service
-from pages.components import errors, jobs, session
+from pages.components import batches, errors, jobs, session
 from pages.components.evidence import FORMATS
 from pages.components.html import (
     element,
@@ -31,6 +31,7 @@ LISTS = {
     "leakage": "Test rows in train",
     "outliers": "Outliers",
 }
+_ACTIONS = {"keep": "kept", "drop": "dropped", "downweight": "down-weighted", "unsure": "unsure"}
 NOTHING = {
     "duplicates": "No two train rows are nearly the same.",
     "leakage": "No test row is nearly the same as a train row.",
@@ -38,10 +39,11 @@ NOTHING = {
 }
 
 
-def chosen(view: View) -> service.SuspectFilter:
+def chosen_rows(view: View) -> service.SuspectFilter:
     """Return the filter that the view describes."""
     return service.SuspectFilter(
-        column=view.by, given=view.labelled, suggested=view.suggested, agree=view.agree, text=view.search,
+        column=view.by, given=view.labelled, suggested=view.suggested, flagged=view.flagged, agree=view.agree,
+        likely=view.likely, sliced=view.sliced, group=view.group if view.sliced else "", text=view.search,
         planted=view.planted, page=view.page, limit=PER_PAGE,
     )  # fmt: skip
 
@@ -55,7 +57,8 @@ def lists(view: View) -> None:
     """Draw the choice between label suspects and the further lists."""
     st.segmented_control(
         "List", list(LISTS), format_func=lambda name: LISTS[name], label_visibility="collapsed", required=True,
-        **_tied("listing", view.listing),
+        # A browser that is clicked while the screen still arrives reports the control as it was before its value came.
+        **session.widget("listing", view.listing, lambda new: {"listing": new or view.listing, "page": 0}),
     )  # fmt: skip
 
 
@@ -73,18 +76,44 @@ def filters(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> 
         st.selectbox(
             "Suggested", options, format_func=lambda name: any_class[name], **_tied("suggested", view.suggested)
         )
+        st.toggle(
+            "Likely errors only",
+            help="Rows whose label is more likely wrong than right.",
+            **_tied("likely", view.likely),
+        )
     if page.n_flagging > 1:
         counts = list(range(page.n_flagging + 1))
         st.selectbox(
             "Detectors that say “mislabelled”", counts, **_tied("agree", min(view.agree, page.n_flagging)),
             format_func=lambda n: f"at least {n} of {page.n_flagging}" if n else "any number",
         )  # fmt: skip
+    if page.n_flagging > 1:
+        flagging = {"": "any of them", **{c.name: plain_label(c.title) for c in page.columns if c.flags}}
+        st.selectbox("One of which is", list(flagging), format_func=flagging.__getitem__,
+                     **_tied("flagged", view.flagged))  # fmt: skip
+    if page.slice_columns:
+        _slices(view, page)
     if page.planted is not None:
         words = {"": "all", "yes": "flipped on purpose", "no": "not flipped"}
         st.selectbox(
             "Planted truth", list(words), format_func=lambda name: words[name], **_tied("planted", view.planted)
         )
     st.text_input("Search", placeholder="id, label, text or value", max_chars=200, **_tied("search", view.search))
+
+
+def _slices(view: View, page: service.SuspectPage) -> None:
+    """Draw the choice of a column that parts the rows, and of one of its slices."""
+    columns = {"": "all rows", **{name: plain_label(name) for name in page.slice_columns}}
+    st.selectbox(
+        "Slice by", list(columns), format_func=columns.__getitem__,
+        **session.widget("sliced", view.sliced, lambda new: {"sliced": new or "", "group": "", "page": 0}),
+    )  # fmt: skip
+    if page.groups:
+        groups = {"": "all", **{name: f"{plain_label(name)} · {count:,}" for name, count in page.groups}}
+        st.selectbox(
+            "Slice", list(groups), format_func=groups.__getitem__,
+            **session.widget("group", view.group, lambda new: {"group": new or "", "page": 0}, labels=view.sliced),
+        )  # fmt: skip
 
 
 def _default(page: service.SuspectPage) -> str:
@@ -125,14 +154,26 @@ def _budgets(budgets: tuple[service.BudgetPrecision, ...]) -> str:
     return f"{'By the planted truth' if known else 'Expected'}, by this order: {' · '.join(parts)}."
 
 
+def _change(row: service.SuspectRow) -> str:
+    """Return the given label and what it should be; "not this class" where that it is wrong is all that is likely."""
+    given, perhaps = element("b", text(row.datum.given)), ""
+    if not row.suggested:
+        return given
+    if row.is_sure:
+        right = element("span", f" {percent(row.chance)}", css="if-num", title="chance that the suggestion is right")
+        return given + " → " + element("b", text(row.suggested), css="if-label") + right
+    perhaps = element("small", text(f"perhaps {row.suggested} {percent(row.chance)}"), css="if-num")
+    if row.wrong <= 0.5:
+        return f"{given} {perhaps}"
+    wrong = element("span", f" {percent(row.wrong)}", css="if-num", title="chance that the given label is wrong")
+    return f"{given} → {element('b', text(f'not {row.datum.given}'), css='if-label')}{wrong} {perhaps}"
+
+
 def card(row: service.SuspectRow, unit: str) -> str:
     """Return one suspected row: what it is, what it should be, why, and what it does."""
     datum = row.datum
     here = session.href("row", split="train", row=str(datum.row_id))
-    change = element("b", text(datum.given))
-    if row.suggested:
-        change += " → " + element("b", text(row.suggested), css="if-label")
-        change += element("span", f" {percent(row.chance)}", css="if-num", title="chance that the suggestion is right")
+    change = _change(row)
     fed = [
         element(
             "a", thumbnail(test) or text(f"row {test.row_id}"), css="if-link", data_go="1",
@@ -143,17 +184,24 @@ def card(row: service.SuspectRow, unit: str) -> str:
         for test in row.feeds
     ]  # fmt: skip
     feeds = element("span", element("small", "feeds mistakes "), *fed, css="if-feeds") if fed else ""
-    words = f"Row {datum.row_id}, labelled {datum.given}" + (f", rather {row.suggested}" if row.suggested else "")
+    done = element("small", text(_decided(row.decided)), css="if-decided") if row.decided else ""
+    words = f"Row {datum.row_id}, labelled {datum.given}" + (f", rather {row.suggested}" if row.is_sure else "")
     link = element(
         "a", element("span", str(row.rank), css="if-rank"), thumbnail(datum, "medium"),
         element(
-            "span", element("span", change, noise_badge(datum, True), css="if-labels"), extract(datum, 3),
+            "span", element("span", change, noise_badge(datum, True), css="if-labels"), done, extract(datum, 3),
             element("small", text(" · ".join(row.reasons)), css="if-reasons"),
             element("small", text(f"row {datum.row_id} · {number(row.score)} {unit}")), css="if-main",
         ),
         css="if-suspect-link", href=here, data_go="1", aria_label=words,
     )  # fmt: skip
     return element("article", link, feeds, css="if-card if-suspect", aria_label=words)
+
+
+def _decided(votes: tuple[service.Decided, ...]) -> str:
+    """Return what reviewers decided, each in a few words."""
+    what = (f"→ {vote.label}" if vote.label else _ACTIONS.get(vote.action, vote.action) for vote in votes)
+    return " · ".join(f"{vote.reviewer}: {done}" for vote, done in zip(votes, what, strict=True))
 
 
 def cards(page: service.SuspectPage) -> None:
@@ -177,25 +225,44 @@ def pager(total: int) -> None:
         st.button("Next →", key="page_next", disabled=now >= last, on_click=session.update, kwargs={"page": now + 1})
 
 
-def actions(view: View, page: service.SuspectPage) -> None:
-    """Draw the buttons: review these rows, export them."""
+def actions(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> None:
+    """Draw the buttons: review these rows, decide about all of them together, export them."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="suspect_actions"):
         st.button(
             f"Review these {page.total:,}", key="review_these", type="primary", disabled=page.total == 0,
             icon=":material/rate_review:", on_click=_review, args=(view,),
         )  # fmt: skip
+        together = st.popover(
+            f"Relabel {page.total:,}…" if classes else f"Decide about {page.total:,}…", key="together",
+            icon=":material/select_all:", disabled=page.total == 0, on_change="rerun",
+        )  # fmt: skip
+        if together.open:
+            with together:
+                _together(view, classes)
         with st.popover("Export", icon=":material/download:", key="suspects_export"):
             st.html(element("p", "The rows that pass the filters, with every detector's number.", css="if-scale"))
             for name, mime in FORMATS.items():
                 st.download_button(
-                    name, service.on_behalf(partial(service.export_suspects, view.study, chosen(view), name)),
+                    name, service.on_behalf(partial(service.export_suspects, view.study, chosen_rows(view), name)),
                     f"suspects.{name}", mime, key=f"suspects_{name}", on_click="ignore", width="stretch",
                 )  # fmt: skip
 
 
+def _together(view: View, classes: tuple[str, ...]) -> None:
+    """Draw what is to become of all rows that pass the filters, and the button that does it."""
+    known = {f"relabel {name}": f"Relabel to {plain_label(name)}" for name in classes}
+    words = {"suggested": "Relabel each as suggested", **known} if classes else {}
+    words |= {"keep": "Keep all as labelled", "drop": "Drop all"}
+    chosen = st.selectbox("All rows of this list", list(words), format_func=words.__getitem__, key="together_what")
+    action, _, label = chosen.partition(" ")
+    with errors.shown():
+        batch = service.suspect_batch(view.study, chosen_rows(view), action, label)
+        batches.confirm(view.study, batch, "together", label, within="together")
+
+
 def _review(view: View) -> None:
     with errors.shown():
-        ids = service.suspect_rows(view.study, chosen(view))
+        ids = service.suspect_rows(view.study, chosen_rows(view))
         token = service.save_queue(view.study, "Suspects", "train", ids, f"suspects by {view.by or 'the default list'}")
         session.go("review", queue=token)
 

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.components import session
+
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 LOGO = str(ASSETS / "logo.svg")
 
 
+# Streamlit sets the color-scheme on the page alone, and draws what floats outside of it.
+_FLOATING = ':is([data-testid="stPopoverBody"], [data-baseweb="popover"], [role="dialog"])'
+
+
 @cache
-def _style() -> str:
-    return f"<style>{(ASSETS / 'style.css').read_text(encoding='utf-8')}</style>"
+def _style(theme: str) -> str:
+    floating = f"{_FLOATING} {{ color-scheme: {'dark' if theme == 'dark' else 'light'}; }}"
+    return f"<style>{(ASSETS / 'style.css').read_text(encoding='utf-8')}\n{floating}</style>"
 
 
 @cache
@@ -30,4 +37,4 @@ def tour_steps() -> list[tuple[str, str]]:
 
 def apply_style() -> None:
     """Put the style sheet into the page."""
-    st.html(_style())
+    st.html(_style(session.theme()))

@@ -50,7 +50,7 @@ def fidelity_table(page: service.TrustPage) -> str:
     lines = []
     for n, line in enumerate(page.lines, 1):
         interval = f"{line.low:.2f} to {line.high:.2f}" if math.isfinite(line.low) else "–"
-        cells = (f"{line.value:.2f}", interval, duration(line.seconds))
+        cells = (said.replace("-", "−") for said in (f"{line.value:.2f}", interval, duration(line.seconds)))
         lines.append(element("tr", element("td", str(n), css="if-num"),
                              element("th", text(line.title), scope="row", title=line.note),
                              *(element("td", text(cell), css="if-num") for cell in cells)))  # fmt: skip

@@ -56,7 +56,8 @@ class View:
         cell: The query is every prediction that the filters ``given`` and ``predicted`` leave.
         method: Id of the method; empty for the study's default.
     XX        status, given, predicted, text, order, seed: Filters of the list of predictions.
-        by, labelled, suggested, agree, planted, search: Filters of the list of suspects.
+        by, labelled, suggested, flagged, agree, likely, sliced, group, planted, search: Filters of the list of
+            suspects.
         listing: Which of its lists is shown, ``page`` of it from 0.
         split, row: The row on the screen *Row*, as text.
         place, drawn, colour, rows: What the screen *Map* draws, by what, in which colours, and of which split.
@@ -85,7 +86,11 @@ class View:
     by: str = ""
     labelled: str = ""
     suggested: str = ""
+    flagged: str = ""
     agree: int = 0
+    likely: bool = False
+    sliced: str = ""
+    group: str = ""
     planted: str = ""
     search: str = ""
     listing: str = "labels"
@@ -178,7 +183,11 @@ _SINGLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "by": ("by", _text),
     "labelled": ("labelled", _text),
     "suggested": ("suggested", _text),
+    "flagged": ("flagged", _text),
     "agree": ("agree", _whole(0, 99)),
+    "likely": ("likely", _flag),
+    "sliced": ("slice", _text),
+    "group": ("group", _text),
     "planted": ("planted", _choice("", "yes", "no")),
     "search": ("search", _text),
     "listing": ("list", _choice(*LISTS)),

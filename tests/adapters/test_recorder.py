@@ -292,7 +292,10 @@ def test_weights_that_are_no_dense_tensors_are_refused_by_name(tmp_path: Path) -
             pass
 
     model = Odd()
-    recorder = Recorder(tmp_path / "r", model, torch.optim.SGD(model.parameters(), 0.1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(BadInput, match="'_extra_state' is a dict"):
+        Recorder(tmp_path / "r", model, optimizer)
+    recorder = Recorder(tmp_path / "r", model, optimizer, start=False)  # the first call has left no recording
     with pytest.raises(BadInput, match="'_extra_state' is a dict"):
         recorder.checkpoint()
 

@@ -47,7 +47,8 @@ def test_the_format_on_the_disk(folder: Path) -> None:
     assert pq.read_schema(folder / "trajectory.parquet").remove_metadata() == pa.schema(
         [("step", pa.int64()), ("learning_rate", pa.float64()), ("batch", pa.list_(pa.int64()))]
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "recording.json", "trajectory.parquet"]
+    names = ["checkpoints", "recording.json", "start.safetensors", "trajectory.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     recording = load_recording(str(folder))
     assert recording.checkpoints == [folder / "checkpoints" / f"step-00000{s}.safetensors" for s in (2, 3)]
     assert recording.learning_rates == [0.5, 0.5] and recording.trajectory_path == folder / "trajectory.parquet"

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from influence_core import Recipe, Run, Study, Task, attribute, self_influence
+from influence_core import Recipe, Run, Study, Task, attribute, load_recording, self_influence
 from influence_core.adapters.torch_study import Split, saved_torch_study
 from influence_core.errors import BadInput, Cancelled, NumericalProblem
+from influence_core.study_archive import import_archive, write_archive
 from tests import own_models
 
 N_TRAIN, N_TEST = 23, 9
@@ -586,6 +587,22 @@ def test_a_recording_gives_checkpoints_rates_and_trajectory(tmp_path: Path) -> N
         assert torch.equal(study.task.outputs_of("test"), model(vectors()["test"][0]))
     with pytest.raises(BadInput, match="given twice"):
         made(tmp_path / "2", recording=recorded)
+    own = load_recording(recorded)
+    task = Task(
+        own_models.net, **vectors(), checkpoints=own.checkpoints, learning_rates=own.learning_rates,
+        recorded=own.training,
+    )  # fmt: skip
+    methods = ("magic", "sgd_influence", "hydra", "tracin_ideal", "source")
+    same_scores(study, task, methods=methods)
+    expected = attribute(study, "magic", [0, 3]).scores
+    there = import_archive(write_archive(study.path, tmp_path / "study.zip", Run()), tmp_path / "there", Run())
+    assert there.task.recorded is not None and there.task.recorded.folder == there.path
+    torch.testing.assert_close(attribute(there, "magic", [0, 3]).scores, expected, rtol=0, atol=0)
+    (there.path / "recording.json").write_text("[]")
+    with pytest.raises(BadInput, match="Restore the file from a copy, or delete it"):
+        Study(there.path).task  # noqa: B018
+    (there.path / "recording.json").unlink()
+    assert Study(there.path).task.recorded is None
 
 
 def test_recipes_are_of_the_engine(tmp_path: Path) -> None:

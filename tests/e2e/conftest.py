@@ -181,16 +181,27 @@ class AppServer:
                 continue
 
 
+def command(*words: str) -> None:
+    """Runs a command of the command line, as a person does.
+
+    Raises:
+        RuntimeError: if it fails; with what it printed.
+    """
+    whole = [sys.executable, "-m", "influence_core", *words]
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=DEMO_SECONDS)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)} failed:\n{done.stdout}\n{done.stderr}")
+
+
 def build_demo(name: str, folder: Path) -> None:
     """Builds one demo study with the command line, as a person does.
 
     Raises:
         RuntimeError: if the command fails; with what it printed.
     """
-    command = [sys.executable, "-m", "influence_core", "demo", name, "--out", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEMO_SECONDS)
-    if done.returncode != 0 or not (folder / "study.toml").is_file():
-        raise RuntimeError(f"building the demo study {name} failed:\n{done.stdout}\n{done.stderr}")
+    command("demo", name, "--out", str(folder))
+    if not (folder / "study.toml").is_file():
+        raise RuntimeError(f"building the demo study {name} made no study")
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from influence_core import service
 from tests.e2e.conftest import AppServer
 
 PATIENT = 60_000
@@ -119,3 +121,56 @@ def test_a_second_tab_decides_beside_the_first(page: Page, server: AppServer) ->
     about = rows(server, "SELECT row, action FROM decisions d JOIN acts a ON a.seq = d.act WHERE reviewer = 'eve' "
                          "ORDER BY act")  # fmt: skip
     assert about[0][0] == about[1][0] and [action for _, action in about] == ["keep", "drop"]
+
+
+def test_undo_says_beforehand_what_it_will_undo_on_both_screens(
+    page: Page, server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_desk(page, server, "una")
+    line, undo = page.locator(".step"), page.get_by_role("button", name="Undo", exact=False)
+    expect(line).to_have_text("Nothing to undo yet.")
+    card = "window.__influenceReview.desk.card()"
+    row, given, suggested = page.evaluate(f"[{card}.row_id, {card}.given, {card}.suggested]")
+    words = f"'{given}' → '{suggested}' on row {row}"
+    page.keyboard.press("a")
+    expect(line).to_have_text(f"Undo: {words}, just now", timeout=1000)  # before the server has answered, too
+    delivered(page)
+    expect(line).to_have_text(f"Undo: {words}, just now")
+    expect(undo).to_have_attribute("title", f"Undo: {words}, just now")
+    row, given = page.evaluate(f"[{card}.row_id, {card}.given]")
+    page.keyboard.press("d")
+    expect(line).to_have_text(f"Undo: dropped row {row}, just now")
+    page.keyboard.press("z")
+    expect(page.locator(".said")).to_have_text(f"Undone: dropped row {row}.")
+    expect(line).to_have_text(f"Undo: {words}, just now")
+    expect(page.get_by_role("button", name="Redo")).to_have_attribute("title", f"Redo: dropped row {row}, just now")
+    delivered(page)
+
+    # A batch of 37 rows that was made elsewhere, and a new visit.
+    monkeypatch.setenv("INFLUENCE_STUDIES", str(server.studies))
+    ids = service.queue("digits", "loss").row_ids[100:137]
+    decisions = [{"split": "train", "row": i, "action": "relabel", "label": "3"} for i in ids]
+    service.record_acts("digits", "una", [{"tab": "elsewhere", "number": 1, "decisions": decisions}])
+    page.reload()
+    expect(line).to_have_text("Undo: relabelled 37 rows as '3', just now", timeout=PATIENT)
+
+    other = page.context.new_page()
+    other.goto(f"{server.url}/decisions?study=digits")
+    whose = other.get_by_role("combobox", name="Whose last act")
+    whose.click(timeout=PATIENT)
+    other.get_by_role("option", name="una").click()
+    said = other.locator(".st-key-undo_line")
+    expect(said).to_contain_text("Undo: relabelled 37 rows as '3', just now", timeout=PATIENT)
+    # What is undone on one screen is not undone once more on the other by whoever still reads the old words.
+    page.keyboard.press("z")
+    delivered(page)
+    expect(page.locator(".said")).to_have_text("Undone: relabelled 37 rows as '3'.", timeout=PATIENT)
+    expect(line).to_have_text(f"Undo: {words}, just now", timeout=PATIENT)
+    other.get_by_role("button", name="Undo").click()
+    expect(other.get_by_role("alert").first).to_contain_text("Nothing was undone", timeout=PATIENT)
+    expect(said).to_contain_text(f"Undo: {words}, just now", timeout=PATIENT)
+    other.get_by_role("button", name="Undo").click()
+    expect(said).to_contain_text("Nothing is left to undo.", timeout=PATIENT)
+    assert rows(server, "SELECT count(*) FROM acts WHERE reviewer = 'una' AND standing = 1 AND kind = 'decide'") == [
+        (0,)
+    ]

@@ -17,6 +17,7 @@ from influence_core.measurement import Measurement, Rows
 from influence_core.outcomes import Outcomes
 from influence_core.primitives.losses import LOSSES
 from influence_core.primitives.replay import Replay, recorded_steps
+from influence_core.primitives.steps import Rule
 from influence_core.primitives.training import new_model, training
 from influence_core.run import Run
 from influence_core.store import Store
@@ -159,7 +160,7 @@ def test_the_last_epochs_alone(tmp_path: Path) -> None:
     torch.testing.assert_close(scores(task, "magic", tmp_path, last_epochs=3), whole)
     assert not torch.allclose(last, whole)
     model = new_model(net, recipe)
-    replay = Replay(model, task.split("train"), LOSSES["cross_entropy"], recipe)
+    replay = Replay(model, task.split("train"), LOSSES["cross_entropy"], Rule.of(recipe))
     state, steps = replay.start(), list(recorded_steps(recipe, 12))
     for step in steps[:6]:
         state, _ = replay.forward(state, step)

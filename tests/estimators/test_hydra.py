@@ -12,6 +12,7 @@ from influence_core.errors import Cancelled, Unavailable
 from influence_core.fitting import fit
 from influence_core.primitives.losses import LOSSES
 from influence_core.primitives.replay import Replay, recorded_steps
+from influence_core.primitives.steps import Rule
 from influence_core.primitives.training import new_model
 from influence_core.task import Task
 from tests.estimators.test_adjoint import ROWS, TEST, TRAIN, net, recipe_of, run_in, scores, task_of
@@ -28,7 +29,7 @@ def test_without_curvature_it_is_the_sum_of_the_steps(tmp_path: Path) -> None:
     """Plain SGD without weight decay: the steps' gradients against the gradient at the end."""
     recipe = recipe_of("sgd", weight_decay=0.0)
     task = task_of(recipe)
-    replay = Replay(new_model(net, recipe), task.split("train"), LOSSES["cross_entropy"], recipe)
+    replay = Replay(new_model(net, recipe), task.split("train"), LOSSES["cross_entropy"], Rule.of(recipe))
     state, sums = replay.start(), torch.zeros(12, sum(replay.sizes), dtype=torch.float64)
     for step in recorded_steps(recipe, 12):
         sums.index_add_(0, step.index, replay.row_gradients(state, step, torch.arange(4)) * step.rate / 4)

@@ -58,12 +58,12 @@ def whole(task: Task, split: str) -> tuple[Tensor, Tensor]:
     return batch.inputs, batch.targets
 
 
-def drawn(task: Task, samples: int = 1, seed: int = 0) -> list[Tensor]:
-    """The labels that the engine draws: by its own public function, checked for what they are below."""
+def drawn(task: Task, samples: int = 1, seed: int = 0, draw: int = 0) -> list[Tensor]:
+    """The labels that the engine draws (1: for the eigenvalues): by its own public function, checked below."""
     x, _ = whole(task, "train")
     with torch.no_grad():
         f = outputs(task.model_at(-1, "cpu", F64), x)
-    uniform = noise(len(x), f.shape[1], samples, seed)
+    uniform = noise(len(x), f.shape[1], samples, seed, draw)
     return [sampled_labels(LOSSES[task.loss.name], f, uniform[:, :, s]) for s in range(samples)]
 
 
@@ -78,11 +78,11 @@ def test_equals_dense_blocks(method: str, labels: str, tmp_path: Path) -> None:
     (x, y), (xt, yt) = whole(task, "train"), whole(task, "test")
     p = model(x).detach().softmax(1)
     if labels == "exact":  # sum_c p_c (onehot_c - p)(onehot_c - p)' = diag(p) - p p'
-        columns = [p[:, c : c + 1].sqrt() * (torch.eye(3, dtype=F64)[c] - p) for c in range(3)]
+        columns = [[p[:, c : c + 1].sqrt() * (torch.eye(3, dtype=F64)[c] - p) for c in range(3)]] * 2
     else:
-        chosen = drawn(task, 2) if labels == "sampled" else [y]
-        columns = [(p - torch.eye(3, dtype=F64)[label]) / len(chosen) ** 0.5 for label in chosen]
-    matrix = torch.block_diag(*blocks(model, x, columns, corrected=method == "if_ekfac"))
+        draws = [drawn(task, 2, draw=draw) for draw in range(2)] if labels == "sampled" else [[y]] * 2
+        columns = [[(p - torch.eye(3, dtype=F64)[label]) / len(chosen) ** 0.5 for label in chosen] for chosen in draws]
+    matrix = torch.block_diag(*blocks(model, x, *columns, corrected=method == "if_ekfac"))
     matrix += DAMPING * torch.eye(len(matrix), dtype=F64)
     g, gt = (gradients(model, task.loss, *rows) for rows in ((x, y), (xt, yt)))
     expected = gt @ torch.linalg.solve(matrix, g.T) / len(x)
@@ -118,7 +118,7 @@ def test_equals_curvlinops_with_the_same_labels(
     task = task_of(relu_net, vectors)
     model = task.model_at(-1, "cpu", F64)
     (x, y), (xt, yt) = whole(task, "train"), whole(task, "test")
-    given = iter(drawn(task) * 4)
+    given = iter(drawn(task) + drawn(task, draw=1))  # a pass for the factors, one for the eigenvalues
     monkeypatch.setattr(KFACLinearOperator, "draw_label", lambda self, output: next(given))
     operator = EKFACLinearOperator if method == "if_ekfac" else KFACLinearOperator
     kind = {"sampled": "mc", "exact": "type-2", "true": "empirical"}[labels]

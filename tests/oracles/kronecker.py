@@ -23,9 +23,14 @@ def layer_gradients(model: nn.Sequential, x: Tensor, v: Tensor) -> list[tuple[Te
     return list(zip(given, errors, strict=True))
 
 
-def blocks(model: nn.Sequential, x: Tensor, columns: list[Tensor], corrected: bool) -> list[Tensor]:
-    """One dense ``[P_l, P_l]`` matrix per Linear layer from the columns of the loss's Hessian in the outputs."""
-    n, found = len(x), [layer_gradients(model, x, v) for v in columns]
+def blocks(
+    model: nn.Sequential, x: Tensor, columns: list[Tensor], again: list[Tensor], corrected: bool
+) -> list[Tensor]:
+    """One dense ``[P_l, P_l]`` matrix per Linear layer from the columns of the loss's Hessian in the outputs.
+
+    ``again``: the columns that corrected eigenvalues are measured with; another draw, where labels are drawn.
+    """
+    n, found, second = len(x), *([layer_gradients(model, x, v) for v in some] for some in (columns, again))
     result = []
     for layer in range(len(found[0])):
         a = found[0][layer][0]
@@ -35,7 +40,7 @@ def blocks(model: nn.Sequential, x: Tensor, columns: list[Tensor], corrected: bo
             result.append(torch.kron(outer, inner))
             continue
         basis = torch.kron(torch.linalg.eigh(outer)[1], torch.linalg.eigh(inner)[1])
-        rows = [torch.outer(e, b).flatten() for seen in found for b, e in zip(a, seen[layer][1], strict=True)]
+        rows = [torch.outer(e, b).flatten() for seen in second for b, e in zip(a, seen[layer][1], strict=True)]
         values = sum((basis.T @ row).square() for row in rows) / n
         result.append(basis @ torch.diag(values) @ basis.T)
     return result

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +13,8 @@ from influence_core.errors import BadInput, Cancelled, StoreProblem
 from influence_core.readers import guessed_roles, import_table, open_source, partial, split_files
 from influence_core.run import Run
 from influence_core.study import Study
+from tests.readers.kills import content, killed
 
-ROOT = Path(__file__).parents[2]
 # "dividing", "writing" and the encoder's stages come before their record; the training follows all of them.
 STAGES = ["dividing the rows", "writing the rows", "fitting the encoder", "encoding the train rows", "training y"]
 
@@ -68,10 +63,6 @@ def imported(file: Path, out: Path, run: Run | None = None) -> Path:
     with open_source(file) as source:
         import_table(source, guessed_roles(source, "y"), out, run or Run(device="cpu"))
     return out
-
-
-def content(study: Path) -> dict[str, bytes]:
-    return {p.relative_to(study).as_posix(): p.read_bytes() for p in study.rglob("*") if p.is_file()}
 
 
 def stopped(file: Path, out: Path, stage: str, at: int) -> list[str]:
@@ -251,27 +242,10 @@ def test_work_is_swept_after_a_week_or_when_its_study_is_there(
     assert scratch.swept(tmp_path) == [kept.name]
 
 
-def killed(file: Path, out: Path, ready: str | None, seconds: float, pause: float) -> bool:
-    """Run the import in a process and kill it after a stage was reported and some seconds; tell whether it was."""
-    command = [sys.executable, "-c", _IMPORT, str(file), str(out), str(pause)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    with process:
-        assert process.stdout is not None and process.stderr is not None
-        for line in process.stdout if ready is not None else ():
-            if line.startswith(ready):
-                break
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        _, error = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), error
-    return process.returncode != 0
-
-
 @pytest.mark.parametrize("stage", ["fitting the encoder", "training y · epoch 4"])
 def test_kill_nine_and_again(file: Path, whole: dict[str, bytes], tmp_path: Path, stage: str) -> None:
     out = tmp_path / "study"
-    assert killed(file, out, stage, 0.2, 0.05)
+    assert killed(_IMPORT, [file, out, 0.05], stage, 0.2)
     assert not out.exists()
     (kept,) = tmp_path.iterdir()
     assert (kept / "rows.json").exists() and (kept / "training.safetensors").exists() == (
@@ -291,7 +265,7 @@ def test_a_series_of_kills_at_any_moment_ends_in_the_same_study(
         out = tmp_path / str(series) / "study"
         kills = 0
         while not (out / "study.toml").exists() and kills < 8:
-            kills += killed(file, out, "reading rows.csv", float(draw.uniform(0.0, 3.0)), 0.01)
+            kills += killed(_IMPORT, [file, out, 0.01], "reading rows.csv", float(draw.uniform(0.0, 3.0)))
         if not (out / "study.toml").exists():
             imported(file, out)
         assert content(out) == whole

@@ -12,18 +12,30 @@ from tests.screens.fake_data import material
 FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
     "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
-    "frozen_queue has_moved undo_last cleaned_original"
+    "frozen_queue has_moved next_steps undo_last cleaned_original review_states "
+    "relabelling decided_among decide_together undo_batch batches"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
 
 @dataclass
 class FakeReviews:
-    """Switches: ``nothing``: nobody has decided yet; ``owner``: may resolve. What was written is kept."""
+    """Switches, and what was written, which is kept.
+
+    Attributes:
+        nothing: Nobody has decided yet.
+        owner: Whoever asks may resolve conflicts.
+        lists: Grows when the list of suspects moves.
+        decided: Rows of every batch that somebody has decided already; ``spared``: those found when it is written.
+        lines: The batches that hold.
+    """
 
     nothing: bool = False
     owner: bool = True
     lists: int = 0
+    decided: int = 0
+    spared: int = 0
+    lines: list[views.BatchLine] = field(default_factory=list)
     written: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
 
     def review_place(self, study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:
@@ -37,7 +49,41 @@ class FakeReviews:
     def record_acts(self, study: str, reviewer: str, acts: Any) -> views.Receipt:
         """Keep what was sent."""
         self.written.append(("record_acts", (reviewer, acts)))
-        return views.Receipt(tuple((act["tab"], act["number"], ()) for act in acts))
+        return views.Receipt(tuple((act["tab"], act["number"], (), 0) for act in acts))
+
+    def review_states(self, study: str, token: str, reviewer: str, first: int, n: int = 100) -> views.ReviewStates:
+        """Say that nothing was decided meanwhile."""
+        return views.ReviewStates(first, n, 0, ())
+
+    def relabelling(self, study: str, split: str, row_ids: Any, label: str, evidence: Any) -> views.Batch:
+        """Leave one row out that has the label."""
+        left = ((1, f"labelled {label} already"),)
+        return views.Batch(split, "relabel", tuple(row_ids[1:]), (label,) * (len(row_ids) - 1), evidence, left)
+
+    def decided_among(self, study: str, batch: views.Batch) -> int:
+        """Return what the switch says."""
+        return self.decided
+
+    def decide_together(
+        self, study: str, reviewer: str, token: str, batch: views.Batch, again: bool = False
+    ) -> views.BatchDone:
+        """Keep a batch, once for each token."""
+        self.written.append(("decide_together", (reviewer, token, batch, again)))
+        left = len(batch.rows) - (0 if again else self.spared)
+        line = views.BatchLine(reviewer, f"batch {token}", 1, 1e9, left, f"{left} rows {batch.action}: {HOSTILE}")
+        if line not in self.lines:
+            self.lines.insert(0, line)
+        return views.BatchDone(line, self.spared)
+
+    def undo_batch(self, study: str, reviewer: str, tab: str, number: int) -> str:
+        """Take a batch back."""
+        self.written.append(("undo_batch", (reviewer, tab, number)))
+        self.lines = [line for line in self.lines if (line.reviewer, line.tab, line.number) != (reviewer, tab, number)]
+        return "Undone."
+
+    def batches(self, study: str, reviewer: str = "", limit: int = 20) -> tuple[views.BatchLine, ...]:
+        """Return the batches that hold."""
+        return tuple(line for line in self.lines if reviewer in ("", line.reviewer))
 
     def known_reviewer(self, study: str) -> str:
         """Nobody is signed in."""
@@ -59,9 +105,14 @@ class FakeReviews:
         """Tell whether the list is another than the frozen one."""
         return token[-1] != str(self.lists)
 
-    def undo_last(self, study: str, reviewer: str) -> str:
+    def next_steps(self, study: str, reviewer: str) -> views.NextSteps:
+        """Return a batch of ann's; of others nothing."""
+        step = views.StepView(11, f"relabelled 37 rows as '{HOSTILE}'", 1e9, "2 min ago")
+        return views.NextSteps(step if reviewer == "ann" else None, None)
+
+    def undo_last(self, study: str, reviewer: str, expects: int | None = None) -> str:
         """Keep whose act was undone."""
-        self.written.append(("undo_last", (reviewer,)))
+        self.written.append(("undo_last", (reviewer, expects)))
         return f"Undone: train row 7: keep ({HOSTILE})."
 
     def cleaned_original(self, study: str, name: str, content: bytes) -> tuple[bytes, str]:
@@ -93,6 +144,7 @@ class FakeReviews:
             (views.Pace("ann", 12, 1e9, 1e9 + 60, 12.0), views.Pace(HOSTILE, 1, 2e9, 2e9, None)),
             {"relabel": 3, "keep": 9}, 1, (views.ConflictView("train", 7, "3", votes),),
             views.Agreement("Cohen's kappa", 0.4, 5, ("ann", HOSTILE), ((HOSTILE, 0.2, 3),)), self.owner,
+            ("ann", HOSTILE),
         )  # fmt: skip
 
     def decisions_log(self, study: str, text: str = "", reviewer: str = "", *_: Any) -> tuple[views.LogLine, ...]:

@@ -9,7 +9,17 @@ from typing import Any
 from influence_core import service
 from tests.screens.fake_data import material
 
-FUNCTIONS = ("suspects", "suspect_rows", "start_suspects", "save_queue", "oddities")
+FUNCTIONS = (
+    "suspects",
+    "suspect_rows",
+    "start_suspects",
+    "save_queue",
+    "oddities",
+    "suspect_batch",
+    "pred_probs",
+    "save_pred_probs",
+    "remove_pred_probs",
+)
 COMBINED = service.SuspectColumn("combined", "Combined", "sum of margins", "Both together.", True, False)
 VOTES = service.SuspectColumn("neighbour_votes", "Neighbours' labels", "lead in votes", "What is near.", False, True)
 LOSS = service.SuspectColumn("loss", "Training loss", "loss", "How wrong <it> is.", True, False)
@@ -27,6 +37,9 @@ class FakeSuspects:
     done: list[tuple[Any, ...]] = field(default_factory=list)
     more: service.FitNeeded | None = None
     likely: int | None = 30
+    decided: tuple[service.Decided, ...] = ()
+    own: service.OwnProbabilities | None = None
+    refuses: Exception | None = None
 
     def suspects(self, study: str, filter: service.SuspectFilter) -> Any:
         self.asked.append(filter)
@@ -37,9 +50,9 @@ class FakeSuspects:
         m = material(study)
         rows = [] if filter.text == "nothing" else [
             service.SuspectRow(
-                i + 1, self.datum(m, "train", i), m.classes[-1], 0.97, 0.98, 1.5, 2,
+                i + 1, self.datum(m, "train", i), m.classes[-1], *((0.97, 0.98), (0.3, 0.8), (0.1, 0.2))[i % 3], 1.5, 2,
                 ("8 of 10 neighbours say <b>3</b>", "the model said 3 until epoch 40"),
-                (self.datum(m, "test", 4),) if i == 0 else (),
+                (self.datum(m, "test", 4),) if i == 0 else (), self.decided if i == 1 else (),
             ) for i in range(5)
         ]  # fmt: skip
         column = next(c for c in (COMBINED, VOTES, LOSS) if c.name == (filter.column or "combined"))
@@ -47,11 +60,30 @@ class FakeSuspects:
         budget = (service.BudgetPrecision(60, 0.9, 0.88, 0.5, False),)
         return service.SuspectPage(
             tuple(rows), total, 1200, column, (COMBINED, VOTES, LOSS), 3, self.likely, None, budget, ("A note.",),
-            (("KNN-Shapley value", "needs labels"),), "", self.more,
+            (("KNN-Shapley value", "needs labels"),), "", self.more, ("<i>sex", "age"),
+            (("men", 700), ("women", 500)) if filter.sliced else (),
         )  # fmt: skip
 
     def suspect_rows(self, study: str, filter: service.SuspectFilter) -> list[int]:
         return [4, 2]
+
+    def suspect_batch(self, study: str, filter: service.SuspectFilter, action: str, label: str = "") -> service.Batch:
+        self.done.append(("batch", action, label))
+        labels = {"suggested": ("3", "8", "8"), "relabel": (label,) * 3}.get(action, ())
+        left = ((67, "no suggestion for <them> is more likely right than wrong"),) if action == "suggested" else ()
+        what: Any = "relabel" if labels else action
+        return service.Batch("train", what, (4, 2, 9), labels, {"filter": filter.given}, left, 0.91)
+
+    def pred_probs(self, study: str) -> service.OwnProbabilities | None:
+        return self.own
+
+    def save_pred_probs(self, study: str, name: str, content: Any) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.done.append(("save", name, content.read()))
+
+    def remove_pred_probs(self, study: str) -> None:
+        self.done.append(("remove", study))
 
     def start_suspects(self, study: str, retrain: bool, client: str) -> service.JobView:
         self.done.append(("start", study, retrain))

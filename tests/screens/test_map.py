@@ -72,29 +72,25 @@ def test_a_failed_and_a_waiting_projection(opened: Opener, fake_map: FakeMap) ->
 
 
 def test_a_region_is_counted_and_can_be_relabelled_in_one_act(
-    opened: Opener, fake_map: FakeMap, monkeypatch: pytest.MonkeyPatch
+    opened: Opener, fake: FakeService, fake_map: FakeMap
 ) -> None:
-    acts: list[Any] = []
-
-    def record(study: str, reviewer: str, sent: Any) -> Any:
-        acts.append((reviewer, *sent))
-        return type("Receipt", (), {"refused": ()})()
-
-    monkeypatch.setattr(service, "record_acts", record, raising=False)
     app = drawn(opened("map", study="digits", id="94"))
     page = markup(app)
     assert "9 rows in the region" in page and "7 train · 2 test" in page and "1 predicted wrong" in page
     assert "7 train rows together push it there" in page and "+0.500" in page
     assert fake_map.polygons[-1] == CORNERS
     app.selectbox(key="relabel_to").select("4").run()
-    button = app.button(key="relabel_all")
-    assert button.label == "Relabel 7 train rows to “4”" and not acts
+    button = app.button(key="relabel_do")
+    assert button.label == "Relabel 6 rows to “4”" and not fake.reviews.written
+    assert "1 row is left out: labelled 4 already." in markup(app)
     button.click().run()
-    (reviewer, act), = acts  # fmt: skip
-    assert reviewer == "ann" and act["kind"] == "decide" and len(act["decisions"]) == 7
-    assert act["decisions"][0] == {"split": "train", "row": 0, "action": "relabel", "label": "4"}
-    app.button(key="relabel_all").click().run()
-    assert [sent[1]["number"] for sent in acts] == [1, 2]
+    ((_, (reviewer, first, batch, again)),) = fake.reviews.written
+    assert reviewer == "ann" and batch.rows == tuple(range(1, 7)) and set(batch.labels) == {"4"} and not again
+    assert batch.evidence == {"screen": "map", "place": "penultimate", "drawn": "umap", "corners": CORNERS}
+    app.button(key="relabel_do").click().run()
+    assert first != fake.reviews.written[-1][1][1]
+    app.button(key="undo_batch").click().run()
+    assert fake.reviews.written[-1][0] == "undo_batch" and len(fake.reviews.lines) == 1
 
 
 def test_a_region_is_sent_to_review(opened: Opener, fake_map: FakeMap, monkeypatch: pytest.MonkeyPatch) -> None:

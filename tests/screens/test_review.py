@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from influence_core.service.review_views import BatchLine
 from tests.screens.conftest import Opener, markup
+from tests.screens.fake_reviews import HOSTILE
 from tests.screens.fake_service import FakeService
 
 
@@ -38,9 +40,29 @@ def test_reviewers_resolve_nothing(opened: Opener, fake: FakeService) -> None:
 def test_the_last_act_is_undone_by_name(opened: Opener, fake: FakeService) -> None:
     app = opened("decisions", study="digits")
     app.selectbox(key="undo_whose").set_value("ann").run()
+    assert "Undo: relabelled 37 rows as &#x27;&lt;b&gt;bold" in markup(app) and "2 min ago" in markup(app)
     app.button(key="undo_last").click().run()
-    assert fake.reviews.written == [("undo_last", ("ann",))] and not app.exception
-    assert app.toast[0].value.startswith("Undone") and "train row 7" in app.toast[0].value
+    assert fake.reviews.written == [("undo_last", ("ann", 11))] and not app.exception
+    assert app.toast[0].value.startswith(r"Undone\: train row 7") and r"\<img src\=x\>" in app.toast[0].value
+
+
+def test_where_nothing_is_left_to_undo_the_button_is_off(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    whose = app.selectbox(key="undo_whose")
+    whose.set_value(next(name for name in whose.options if name != "ann")).run()
+    assert app.button(key="undo_last").disabled and "Nothing is left to undo." in markup(app)
+    fake.reviews.nothing = True
+    assert not [button for button in opened("decisions", study="digits").button if button.key == "undo_last"]
+
+
+def test_a_batch_is_undone_by_itself_long_after(opened: Opener, fake: FakeService) -> None:
+    assert "Decided together" not in markup(opened("decisions", study="digits"))
+    fake.reviews.lines = [BatchLine("ann", "batch 2", 1, 1e9, 37, f"37 rows relabelled to “{HOSTILE}”"),
+                          BatchLine("ben", "batch 1", 1, 1e9, 2, "2 rows dropped")]  # fmt: skip
+    app = opened("decisions", study="digits")
+    assert "Decided together (2)" in [box.label for box in app.expander] and HOSTILE not in markup(app)
+    app.button(key="undo_batch_1").click().run()
+    assert fake.reviews.written == [("undo_batch", ("ben", "batch 1", 1))] and not app.exception
 
 
 def test_the_list_of_suspects_holds_still_until_it_is_taken_anew(opened: Opener, fake: FakeService) -> None:

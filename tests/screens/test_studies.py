@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from influence_core.errors import BadInput
 from pages.components import studies
+from pages.components.sidebar import told_apart
 from tests.screens.conftest import Opener, markup
 from tests.screens.fake_keeping import FakeKeeping, line
 from tests.screens.fake_service import FakeService
@@ -141,3 +142,8 @@ def test_what_belongs_to_others_can_only_be_opened(opened: Opener, keeping: Fake
 )
 def test_titles_are_no_markdown(words: str, expected: str) -> None:
     assert studies.literal(words) == expected
+
+
+def test_studies_of_one_title_are_told_apart_by_their_names() -> None:
+    titles = {"fruit": "fruit.csv", "more": "fruit.csv", "digits": "Digits"}
+    assert told_apart(titles) == {"fruit": "fruit.csv (fruit)", "more": "fruit.csv (more)", "digits": "Digits"}

@@ -33,7 +33,7 @@ def reviewed(study: str, name: str, seconds: float, told: dict[str, Any]) -> Non
         started = time.perf_counter()
         receipt = service.record_acts(study, name, [act])
         times.append(time.perf_counter() - started)
-        assert not receipt.refused and [(t, n) for t, n, _ in receipt.kept] == [(tab, number)], receipt
+        assert not receipt.refused and [(t, n) for t, n, *_ in receipt.kept] == [(tab, number)], receipt
         sent.append([tab, number, "undo" if undo else decision["action"], None if undo else row])
         if chance.random() < 0.1:  # the answer was lost: the browser sends it again
             service.record_acts(study, name, [act])

@@ -47,6 +47,11 @@ GIVEN: dict[str, Any] = {
     "source": "a test",
     "text": "",
     "action": "drop",
+    "first": 0,
+    "batch": service.Batch("train", "drop", ("row 003",)),
+    "tab": "a",
+    "number": 1,
+    "evidence": {},
 }  # fmt: skip
 
 
@@ -81,6 +86,8 @@ def value_of(function: str, parameter: inspect.Parameter, study: str, token: str
         if parameter.default is not inspect.Parameter.empty:
             return parameter.default
         pytest.fail(f"{function} has a parameter '{parameter.name}' that GIVEN in this file does not know")
+    if function == "save_pred_probs" and parameter.name in ("name", "content"):
+        return "a.csv" if parameter.name == "name" else io.BytesIO(b"id,a\n1,1\n")
     if function == "save_upload" and parameter.name in ("name", "content"):
         return "a.csv" if parameter.name == "name" else io.BytesIO(b"a,label\n1,x\n")
     if parameter.name == "chosen" and function == "check_import":

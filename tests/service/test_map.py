@@ -45,7 +45,11 @@ def test_every_train_and_test_row_is_a_point_and_no_locked_one(own_studies: Path
     assert list(found.points.labels[:60]) == study.column("train", "label").tolist()
 
 
-def test_umap_is_named_with_its_price_until_it_is_there(own_studies: Path) -> None:
+def test_umap_is_named_with_its_price_until_it_is_there(own_studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What UMAP lays out is tested with the projection; compiling it again here would take half a minute.
+    monkeypatch.setattr(
+        "influence_core.workflows.projection.umap_coordinates", lambda rows, chosen, seed, run: rows[:, :2]
+    )
     waiting = view(service.MapRequest())
     assert waiting.drawn == "pca" and waiting.umap is not None and waiting.umap.seconds > 0
     study = Study(own_studies / "table")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from influence_core import service
@@ -16,6 +17,7 @@ from influence_core.commands.work import execute
 from influence_core.errors import BadInput
 from influence_core.service import SuspectFilter, SuspectPage
 from influence_core.service.opened import opened
+from influence_core.service.slices import _parts, slice_columns
 from influence_core.service.views import FitNeeded
 from influence_core.workflows.suspects import suspects
 
@@ -87,6 +89,9 @@ def test_filters_leave_what_they_say(studies: Path) -> None:
         replace(ALL, given=first.datum.given, suggested=first.suggested):
             lambda row: (row.datum.given, row.suggested) == (first.datum.given, first.suggested),
         replace(ALL, agree=2): lambda row: row.flagged >= 2,
+        replace(ALL, likely=True): lambda row: row.wrong > 0.5,
+        replace(ALL, likely=True, given="ant", agree=1): lambda row:
+            row.wrong > 0.5 and row.datum.given == "ant" and row.flagged >= 1,
         replace(ALL, planted="yes"): lambda row: row.datum.planted,
         replace(ALL, planted="no"): lambda row: not row.datum.planted,
         replace(ALL, text=str(first.datum.row_id)): lambda row: str(first.datum.row_id) in
@@ -106,7 +111,40 @@ def test_filters_leave_what_they_say(studies: Path) -> None:
     assert [row.datum for row in second.rows] == [row.datum for row in everything.rows[7:14]]
 
 
+def test_a_slice_is_the_rows_with_a_value_or_in_a_range_of_a_column(own_studies: Path) -> None:
+    computed("table")
+    found = page("table", replace(ALL, sliced="height"))
+    assert found.slice_columns == ("height", "width", "depth", "weight") and found.total == 60
+    assert len(found.groups) == 4 and sum(count for _, count in found.groups) == 60
+    values = dict(
+        zip(*(opened("table").study.column("train", name).tolist() for name in ("id", "height")), strict=True)
+    )
+    seen: set[object] = set()
+    edges = np.quantile(list(values.values()), [0, 0.25, 0.5, 0.75, 1])
+    for name, count in found.groups:
+        part = page("table", replace(ALL, sliced="height", group=name))
+        inside = sorted(values[row.datum.row_id] for row in part.rows)
+        quarter = next(i for i in range(4) if edges[i] <= inside[-1] <= edges[i + 1])
+        assert part.total == count == 15 and (inside[0] > edges[quarter] or quarter == 0)
+        seen |= {row.datum.row_id for row in part.rows}
+    assert len(seen) == 60
+
+
+def test_pictures_have_no_slices(studies: Path) -> None:
+    assert slice_columns(opened("image")) == ()
+
+
+def test_texts_of_their_own_are_no_slices_and_few_words_are() -> None:
+    few = pa.chunked_array([["a", "b", None, "a", "b", "a"]])
+    own = pa.chunked_array([[f"text {i}" for i in range(6)]])
+    assert _parts(few) and not _parts(own) and not _parts(pa.chunked_array([["a", "a"]]))
+    assert _parts(pa.chunked_array([[1, 2, 3]])) and _parts(pa.chunked_array([[True, False]]))
+    assert not _parts(pa.chunked_array([[b"x", b"y", b"x"]])) and not _parts(pa.chunked_array([[[1], [2]]]))
+
+
 @pytest.mark.parametrize("wrong", [
+    {"sliced": "nonsense"}, {"sliced": "id"}, {"sliced": "height", "group": "tall"}, {"group": "tall"},
+    {"sliced": "label", "group": "ant"},
     {"column": "nonsense"}, {"given": "dog"}, {"suggested": "dog"}, {"flagged": "loss"}, {"planted": "maybe"},
     {"page": -1}, {"limit": 0}, {"limit": 100_000}, {"agree": -1},
 ])  # fmt: skip

@@ -20,6 +20,10 @@ def test_what_was_measured_is_shown_with_titles(own_studies: Path) -> None:
     assert before.lines == () and before.advice == "" and before.may_measure and before.agreement is None
     assert {one.method for one in before.candidates} >= {"grad_dot", "if_ggn"}
     assert [one.seconds for one in before.candidates] == sorted(one.seconds for one in before.candidates)
+    cannot = dict(before.cannot)
+    assert cannot and all(cannot.values()) and not set(cannot) & {one.title for one in before.candidates}
+    gas = next(one for one in before.candidates if one.method == "gas")
+    assert gas.unjudged["lds"].startswith("its scores are an order") and "agreement" not in gas.unjudged
     plan = service.measuring_plan("linear", ["grad_dot"], ["lds"], 10, 1)
     assert "10 models to train" in plan.words and "10 retrainings" in plan.prices["lds"] and plan.dear == ()
     assert {one.name for one in before.metrics if one.problem} == {"mislabel"} and "mislabel" not in plan.prices

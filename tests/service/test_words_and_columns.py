@@ -15,7 +15,7 @@ import pytest
 from influence_core import Measurement, Rows, Study, service
 from influence_core.encoder import ColumnsEncoder, TextEncoder
 from influence_core.service import PredictionFilter
-from influence_core.service.cells import _cut, in_words, word_contributions
+from influence_core.service.cells import cut, in_words, word_contributions
 from influence_core.workflows.input_attribution import integrated_gradients
 
 COLUMNS = ("age", "city", "member", "income", "since")
@@ -113,8 +113,8 @@ def test_contributions_of_words_add_up_where_they_share_a_place() -> None:
 
 
 def test_a_cut_ends_at_a_word() -> None:
-    assert _cut("one two three", 9) == "one two…"
-    assert _cut("short", 300) == "short" and _cut("x" * 400, 300) == "x" * 300 + "…"
+    assert cut("one two three", 9) == "one two…"
+    assert cut("short", 300) == "short" and cut("x" * 400, 300) == "x" * 300 + "…"
 
 
 # -- mixed tables -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from influence_core.readers import Roles, import_table, open_source
 from influence_core.reviews import Act, Decision, Reviews
 from influence_core.run import Run
 from influence_core.study import Study
-from influence_core.workflows import patches
+from influence_core.workflows import patch_replay, patches
 
 
 def relabelled(study: Study, row: int | str, label: str, split: str = "train") -> Change:
@@ -67,7 +67,7 @@ def test_only_the_csv_is_made_safe(studies: Path) -> None:
 def test_a_replay_changes_what_it_says_and_nothing_else(studies: Path) -> None:
     study = Study(studies / "table")
     changes = some_changes(study)
-    done = patches.replayed(study, changes)
+    done = patch_replay.replayed(study, changes)
     assert [o.result for o in done.outcomes] == ["applied", "applied", "applied", "already", "applied"]
     before = patches.whole_table(study).to_pandas().set_index("id")
     after = done.table.to_pandas().set_index("id")
@@ -94,7 +94,7 @@ def test_on_newer_data_conflicts_and_missing_rows_are_listed(studies: Path, tmp_
     already = Change("train", ids[4], "relabel", study.column("train", "label")[4], labels[4])
     table = table.set_column(1, "label", pa.array(labels)).filter(pa.array([i != 2 for i in range(len(ids))]))
     pq.write_table(table, file)
-    done = patches.replayed(Study(tmp_path / "newer"), [*changes, already])
+    done = patch_replay.replayed(Study(tmp_path / "newer"), [*changes, already])
     assert [o.result for o in done.outcomes] == ["conflict", "applied", "missing", "already", "applied", "already"]
     words = done.in_words()
     assert words.startswith("2 applied, 2 so already, 1 in conflict, 1 missing.")
@@ -138,7 +138,7 @@ def test_imported_data_come_out_under_the_users_names(tmp_path: Path) -> None:
     assert "original id" in study.column_names("train")
     row = int(study.column("train", "id")[0])
     change = Change("train", row, "relabel", columns["kind of animal"][row - 1], "cat")
-    table = patches.users_shape(study, patches.replayed(study, [change]).table)
+    table = patches.users_shape(study, patch_replay.replayed(study, [change]).table)
     assert set(table.column_names) == {"size", "id", "kind of animal", "split"}
     assert table["id"].to_pylist() == columns["id"]  # in the order of the file
     expected = list(columns["kind of animal"])

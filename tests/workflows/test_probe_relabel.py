@@ -18,7 +18,8 @@ from influence_core.measurement import Rows
 from influence_core.run import Run
 from influence_core.study import Study
 from influence_core.task import Task
-from influence_core.workflows.patches import read_patch, replayed
+from influence_core.workflows.patch_replay import replayed
+from influence_core.workflows.patches import read_patch
 from influence_core.workflows.probe_relabel import ProbesConfig, mean_ranks, probe_relabel
 from tests.workflows.proposal_cases import accuracy, converged, linear_task
 
@@ -99,7 +100,7 @@ def test_the_command_writes_a_patch_that_can_be_applied(own_studies: Path, tmp_p
     study, out = Study(own_studies / "table"), tmp_path / "patch.csv"
     command(study.path, "--workflow", workflow, "--out", out)
     table = pd.read_csv(out)
-    assert list(table) == "row_id split action old_label new_label weight reviewer at comment".split()
+    assert list(table) == "row_id split action old_label new_label weight reviewer at comment content".split()
     changes = read_patch(out, study)
     done = replayed(study, changes)
     assert changes and len(done.of("applied")) == len(changes)

@@ -11,11 +11,11 @@ that is really met along each pair: ``L_jk = mean (q_j' grad q_k)^2`` of whole r
 and squared error both are the exact Gauss-Newton matrix.
 
 ``labels`` says whose errors: ``exact`` uses a root of the loss's Hessian, a backward pass per output, and no
-randomness; ``sampled`` draws labels from the model, as the papers do, from ``Run.seed``; ``true`` takes the true
-labels, which makes it the empirical Fisher matrix, another method, and the only one for a custom loss. ``exact`` is the
-default because no seed changes the answer. Which of the two predicts retraining better differs: exact labels by .01
-to .04 of LDS on digits, sampled ones by up to .08 on iris, neither on friedman (``benchmarks/damping.py``); one drawn
-label per row is several times cheaper where there are many outputs.
+randomness; ``sampled`` draws labels from the model, as the papers do, from ``Run.seed``, and anew for EK-FAC's
+eigenvalues; ``true`` takes the true labels, which makes it the empirical Fisher matrix, another method, and the only
+one for a custom loss. ``exact`` is the default because no seed changes the answer. Which of the two predicts retraining
+better differs: exact labels by .01 to .04 of LDS on digits, sampled ones by up to .08 on iris, neither on friedman
+(``benchmarks/damping.py``); one drawn label per row is several times cheaper where there are many outputs.
 
 One damping for all layers, in the units of the curvature and never added to what is kept: it stands for weight decay
 and for training that stopped (``damping.py``), which know no layers. Self-influence is rotate and square:

@@ -15,33 +15,41 @@ they predict the loss), and through the state of momentum or Adam otherwise (Ily
 divisor stays B when a row leaves; the L2 term is the recipe's and stays; dropout masks and batch statistics are those
 of the recorded step.
 
-What is followed is the training by the recipe. Where it does not lead to the explained weights (other hardware) the
-replayed model is what is explained, and the notes say how far apart they are.
+What is followed is the training that a Recorder wrote down in the user's own loop, or without one that by the recipe. A
+recorded training is compared with its checkpoints on the way and refused where it goes astray (dropout, random
+augmentations, an unknown optimiser: the message says how far). Where a recipe does not lead to the explained weights
+(other hardware) the replayed model is what is explained, and the notes say how far apart they are.
 
 Cost: one training run to fit, then per block of queries another one and two derivatives of every batch: about four
-training runs. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and the queries' ``[m, P]``.
+training runs, kept every few seconds so that a killed one goes on. Memory: ``2 sqrt(T)`` states of P to 3P numbers, and
+the queries' ``[m, P]``, on disk six times while it runs.
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from influence_core.config import Config
+from influence_core.config import Config, digest
 from influence_core.errors import Unavailable
 from influence_core.estimator import Fitted, Info
+from influence_core.estimators.kept_sweep import KeptSweep
 from influence_core.estimators.recorded_steps import RecordedFitted, RecordedSteps
-from influence_core.examples import Batch
+from influence_core.examples import Batch, content_hash
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import Adjoint
 from influence_core.primitives.threads import one_core
 from influence_core.registry import preset, register
 from influence_core.run import Run
+from influence_core.store import Writer
 from influence_core.task import Needs, Task
 
+VERSION = 1
 _QUERY_BYTES = 128 << 20  # of the carried gradients
 
 
@@ -84,9 +92,9 @@ class Magic(RecordedSteps):
 
     def check(self, task: Task) -> None:
         """Refuse ``sgd_influence`` of a training by Adam."""
-        if self.named.name == "sgd_influence" and task.recipe is not None and task.recipe.optimizer != "sgd":
+        if self.named.name == "sgd_influence" and task.optimizer != "sgd":
             raise Unavailable(
-                f"{self.named.title} cannot run here", f"The model was trained by {task.recipe.optimizer}.",
+                f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
 
@@ -115,12 +123,35 @@ class AdjointFitted(RecordedFitted):
 
     def _swept(self, final: Tensor) -> Tensor:
         """Return the derivatives ``[k, n_train]`` of measurements with gradients ``[k, P]`` in the final weights."""
-        recorded, last = self.recorded, self.estimator.config.last_epochs
+        recorded, last, first = self.recorded, self.estimator.config.last_epochs, 0
+        if last is not None:
+            first = max(0, len(recorded.steps) - math.ceil(last * recorded.steps_per_epoch))
+        inputs = {
+            "kind": "sweep backwards", "version": VERSION, "of": recorded.artifact.key, "first": first,
+            "final": content_hash(final.cpu()),
+        }  # fmt: skip
+        produce = partial(self._sweep, final=final, first=first)
+        artifact = self.run.artifacts.obtain(digest(inputs), inputs, produce, self.run.waiting)
+        return artifact.tensor("scores").clone().to(final.device)
+
+    def _sweep(self, writer: Writer, final: Tensor, first: int) -> None:
+        """Go back through the steps, from where an earlier process was."""
+        recorded, segment = self.recorded, self.recorded.segment
         adjoint = Adjoint(recorded.replay, final)
         found = final.new_zeros(len(final), self.task.n_train)
-        first = 0
-        if last is not None:
-            first = max(0, recorded.recipe.epochs - last) * (len(recorded.steps) // recorded.recipe.epochs)
-        for before, after, gradient, step in recorded.backward("training, backwards", first):
+
+        def carried() -> dict[str, Tensor]:
+            return {"weights": adjoint.weights, "first": adjoint.first, "second": adjoint.second, "found": found}
+
+        kept, below = KeptSweep(writer, carried()), None
+        earlier = kept.found(range(len(recorded.steps) // segment + 1))
+        if earlier is not None:
+            below, held = earlier[0] * segment, {name: value.to(final) for name, value in earlier[1].items()}
+            adjoint.weights, adjoint.first, adjoint.second = held["weights"], held["first"], held["second"]
+            found = held["found"]
+        for before, after, gradient, step in recorded.backward("training, backwards", first, below):
             found.index_add_(1, step.index.to(found.device), adjoint.back(before, after, gradient, step))
-        return found
+            if step.number % segment == 0:
+                kept.keep(step.number // segment, carried())
+        kept.close()
+        writer.save("scores", found)

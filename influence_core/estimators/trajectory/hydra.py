@@ -28,7 +28,7 @@ from torch import Tensor
 from influence_core.config import Config, digest
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Fitted, Info, Sizes
-from influence_core.estimators.recorded_steps import PASS, RecordedFitted, RecordedSteps
+from influence_core.estimators.recorded_steps import PASS, RecordedFitted, RecordedSteps, length
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import State, Step
@@ -82,9 +82,9 @@ class Hydra(RecordedSteps):
 
     def check(self, task: Task) -> None:
         """Refuse a training that was not by SGD."""
-        if task.recipe is not None and task.recipe.optimizer != "sgd":
+        if task.optimizer != "sgd":
             raise Unavailable(
-                f"{self.named.title} cannot run here", f"The model was trained by {task.recipe.optimizer}.",
+                f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
 
@@ -97,8 +97,8 @@ class Hydra(RecordedSteps):
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """A training run, with a curvature product per step and followed row."""
-        recipe = task.recipe
-        epochs, size = (recipe.epochs, recipe.batch_size) if recipe is not None else (1, 64)
+        epochs, steps = length(task, sizes)
+        size = round(max(1, epochs * sizes.n_train / max(1.0, steps)))
         k = min(self.config.n_rows or sizes.n_train, sizes.n_train)
         bends = 3.0 * k / max(1, min(size, sizes.n_train)) * min(size, 8) if self.config.curvature else 1.0
         return Cost(epochs * sizes.pass_seconds * (PASS + bends), 16.0 * k * sizes.n_params)
@@ -172,7 +172,7 @@ class HydraFitted(RecordedFitted):
     def _moved(
         self, before: State, step: Step, changes: Tensor, speeds: Tensor, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        replay, recipe = self.recorded.replay, self.recorded.recipe
+        replay = self.recorded.replay
         if self.estimator.config.curvature:
             _, bent = replay.derivatives(before, step, changes)
         else:
@@ -183,5 +183,4 @@ class HydraFitted(RecordedFitted):
         if len(inside):
             gradients = replay.row_gradients(before, step, inside) / len(step.index)
             bent = bent.index_add(0, own[inside].to(bent.device), gradients)
-        speeds = recipe.momentum * speeds + bent
-        return changes - step.rate * speeds, speeds
+        return replay.rule.pushed(changes, speeds, bent, step.rate, step.number)

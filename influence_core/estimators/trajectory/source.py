@@ -5,11 +5,12 @@
     S[t, i] = (1/n) sum_l < S_L ... S_{l+1} g_t ,  r_l(H_l) g_{i,l} >
     S_l = exp(-eta_l K_l H_l),        r_l(h) = (1 - exp(-eta_l K_l h)) / h
 
-The training is cut at the recorded checkpoints; segment l took ``K_l`` steps at the mean rate ``eta_l`` (over ``1 -
-momentum``), and its curvature ``H_l`` and gradients are those of its checkpoint: EK-FAC of the Gauss-Newton matrix plus
-the weight decay. A direction of large curvature has settled (``r = 1/h``, the influence function), one of small
-curvature has moved ``eta K`` times its gradient (TracIn), so that no damping is chosen. Bae et al. (2024), equation 13;
-positive = proponent, leave-one-out to first order. Departure: one checkpoint per segment rather than their mean.
+The training, as recorded or else by the recipe, is cut at the recorded checkpoints; segment l took ``K_l`` steps at the
+mean rate ``eta_l`` (over ``1 - momentum``), and its curvature ``H_l`` and gradients are those of its checkpoint: EK-FAC
+of the Gauss-Newton matrix plus the weight decay. A direction of large curvature has settled (``r = 1/h``, the influence
+function), one of small curvature has moved ``eta K`` times its gradient (TracIn), so that no damping is chosen. Bae et
+al. (2024), equation 13; positive = proponent, leave-one-out to first order. Departure: one checkpoint per segment
+rather than their mean.
 
 Cost: a pass over the training rows and a curvature per checkpoint, then instant queries. Memory as ``if_ekfac``, times
 the checkpoints.
@@ -19,7 +20,7 @@ Reference: Bae, Lin, Lorraine & Grosse, Training Data Attribution via Approximat
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from influence_core.curvature_cache import check_curvature
 from influence_core.errors import Unavailable
 from influence_core.estimator import Cost, Fitted, Info, Sizes
 from influence_core.estimators.bilinear import Bilinear, BilinearFitted, GradientConfig, Stage, moved_batch
+from influence_core.estimators.recorded_steps import followed
 from influence_core.examples import Batch
 from influence_core.gradient_cache import query_gradients
 from influence_core.kronecker_cache import ErrorKind, LayerCurvature
@@ -35,6 +37,7 @@ from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.replay import recorded_steps
 from influence_core.primitives.spectrum import Function
 from influence_core.recipe import Recipe
+from influence_core.recorded_training import RecordedTraining
 from influence_core.registry import register
 from influence_core.run import Run
 from influence_core.task import Needs, Task
@@ -74,13 +77,17 @@ class Source(Bilinear):
 
     def check(self, task: Task) -> None:
         """Refuse a training that was not by SGD, and a custom loss."""
-        if task.recipe is not None and task.recipe.optimizer != "sgd":
+        if task.optimizer != "sgd":
             raise Unavailable(
                 f"{self.named.title} cannot run here",
-                f"The model was trained by {task.recipe.optimizer}, whose steps are not the learning rate's.",
+                f"The model was trained by {task.optimizer}, whose steps are not the learning rate's.",
                 "Use method='magic', which follows any optimiser.",
             )
         check_curvature(task, "ggn")
+
+    def identity(self, task: Task, run: Run) -> dict[str, Any]:
+        """Add the recording that the segments are taken from."""
+        return {**super().identity(task, run), **followed(task)}
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients and the curvature, per checkpoint."""
@@ -100,9 +107,13 @@ class SourceFitted(BilinearFitted):
     def __init__(self, estimator: Source, task: Task, run: Run) -> None:
         """Load or compute."""
         super().__init__(estimator, task, run)
-        assert task.recipe is not None
-        self.decay = task.recipe.weight_decay
-        self.lengths, self.known = segment_lengths(task.recipe, task.n_train, task.n_checkpoints)
+        if task.recorded is not None:
+            self.decay, self.known = task.recorded.decay, True
+            self.lengths = recorded_lengths(task.recorded)
+        else:
+            assert task.recipe is not None
+            self.decay = task.recipe.weight_decay
+            self.lengths, self.known = segment_lengths(task.recipe, task.n_train, task.n_checkpoints)
         layers = [LayerCurvature(cache, run, ErrorKind()) for cache in self.caches]
         self.spectra = [layer.ekfac() for layer in layers]
         self.curvature_note = layers[-1].note
@@ -140,6 +151,12 @@ def segment_lengths(recipe: Recipe, n_train: int, n_checkpoints: int) -> tuple[l
     per_epoch = len(rates) / recipe.epochs
     ends = [round(mark * per_epoch) for mark in marks]
     return [sum(rates[a:b]) / (1 - recipe.momentum) for a, b in zip([0, *ends[:-1]], ends, strict=True)], known
+
+
+def recorded_lengths(recorded: RecordedTraining) -> list[float]:
+    """Return rate times steps (over ``1 - momentum``) up to each checkpoint, as they were recorded."""
+    rates, ends = recorded.rates(), recorded.places()
+    return [sum(rates[a:b]) / (1 - recorded.momentum) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def faded(length: float, decay: float) -> Function:

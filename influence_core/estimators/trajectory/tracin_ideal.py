@@ -10,7 +10,8 @@ the size of the steps (and the weight decay's part). With momentum or Adam a ste
 stays meaningful, the sum does not. Unlike SGD-influence it does not ask what later steps made of a change, so that it
 tracks retraining far less well (``docs/fidelity.md``).
 
-What is followed is the training by the recipe; see the notes for how near it comes to the explained weights.
+What is followed is the recorded training, or without a recording that by the recipe; see the notes for how near it
+comes to the explained weights.
 
 Cost: one training run to fit; every block of queries is another one, with a gradient of the queries at each step.
 
@@ -21,18 +22,22 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor
 
-from influence_core.config import Config
+from influence_core.config import Config, digest
+from influence_core.errors import BadInput
 from influence_core.estimator import Fitted, Info
+from influence_core.estimators.kept_sweep import KeptSweep
 from influence_core.estimators.recorded_steps import RecordedFitted, RecordedSteps
-from influence_core.examples import Batch
+from influence_core.examples import Batch, content_hash
 from influence_core.measurement import Measurement, Rows
 from influence_core.primitives.threads import one_core
 from influence_core.registry import register
 from influence_core.run import Run
+from influence_core.store import Writer
 from influence_core.task import Needs, Task
+
+VERSION = 1
 
 
 class TracInIdealConfig(Config):
@@ -63,14 +68,43 @@ class TracInIdealFitted(RecordedFitted):
     """The recorded steps, with the query at each."""
 
     def _scores(self, batch: Batch, measurement: Measurement, rows: Rows) -> Tensor:
-        recorded, scalar = self.recorded, measurement.scalar(self.task.loss)
+        recorded = self.recorded
         recorded.run = self.run
-        batch = recorded.as_trained(batch)
-        dtype = recorded.replay.parameters[0].dtype
-        found = torch.zeros(len(batch.targets), self.task.n_train, dtype=dtype, device=self.run.device)
+        query = recorded.as_trained(batch)
+        final = recorded.final_gradients(measurement.scalar(self.task.loss), batch)
+        inputs = {
+            "kind": "sweep with a query", "version": VERSION, "of": recorded.artifact.key,
+            "measurement": measurement.name, "rows": content_hash(query.inputs, query.targets, final.cpu()),
+        }  # fmt: skip
+        if not isinstance(measurement.kind, str):
+            try:
+                inputs["measurement"] = digest(measurement.identity())
+            except BadInput:  # nobody could tell it from another: computed, and not kept
+                return self._swept(None, query, measurement).to(self.run.dtype)
+
+        def produce(writer: Writer) -> None:
+            writer.save("scores", self._swept(writer, query, measurement))
+
+        artifact = self.run.artifacts.obtain(digest(inputs), inputs, produce, self.run.waiting)
+        return artifact.tensor("scores").clone().to(self.run.device, self.run.dtype)
+
+    def _swept(self, writer: Writer | None, batch: Batch, measurement: Measurement) -> Tensor:
+        """Go through the steps, from where an earlier process was."""
+        recorded, scalar, first = self.recorded, measurement.scalar(self.task.loss), 0
+        segment = recorded.segment
+        like = recorded.replay.parameters[0].detach()
+        found = like.new_zeros(len(batch.targets), self.task.n_train)
+        kept = None if writer is None else KeptSweep(writer, {"found": found})
+        earlier = None if kept is None else kept.found(range(len(recorded.steps) // segment, -1, -1))
+        if earlier is not None:
+            first, found = earlier[0] * segment, earlier[1]["found"].to(found)
         with one_core():
-            for before, _, _, step in recorded.forward("training, with the query at every step"):
+            for before, _, _, step in recorded.forward("training, with the query at every step", first):
                 directions = recorded.replay.measured_gradients(before, scalar, batch)
                 products = recorded.replay.row_products(before, step, directions)
                 found.index_add_(1, step.index.to(found.device), products, alpha=step.rate)
-        return found.to(self.run.dtype)
+                if kept is not None and (step.number + 1) % segment == 0:
+                    kept.keep((step.number + 1) // segment, {"found": found})
+        if kept is not None:
+            kept.close()
+        return found

@@ -24,9 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from influence_core.config import Config
 from influence_core.errors import BadInput
 from influence_core.estimator import Fitted
 from influence_core.examples import Batch, moved
@@ -35,7 +38,20 @@ from influence_core.primitives.losses import Loss, outputs, predicted_classes
 from influence_core.primitives.statistics import spearman
 from influence_core.run import Run
 from influence_core.task import Task
+from influence_core.workflows.diagnostics.catalogue import (
+    KIND_HELP,
+    METHOD_HELP,
+    Answer,
+    Findings,
+    Kind,
+    diagnostic,
+    explained,
+    fitted_method,
+    known_ids,
+    query_rows,
+)
 
+_REFERENCE = "Schioppa et al., Theoretical and Practical Perspectives on what Influence Functions Do, NeurIPS 2023"
 _RATE = 0.01  # where the task says nothing of how it was trained
 _BATCH = 64
 
@@ -238,3 +254,110 @@ def _rate(task: Task, given: float | None) -> float:
     if task.recipe is not None and task.recipe.optimizer == "sgd":
         return task.recipe.learning_rate
     return _RATE
+
+
+# -- by id ------------------------------------------------------------------------------------------------------------
+
+
+class FadingConfig(Config):
+    """Which method is followed, and how far."""
+
+    method: str = Field("influence", description=METHOD_HELP)
+    measurement: Kind = Field("", description=KIND_HELP)
+    rows: int = Field(16, ge=1, description="Test rows, drawn by the seed.")
+    tried: int = Field(16, ge=2, description="Training rows that are tried one at a time, drawn by the seed.")
+    horizons: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32), description="Steps of further training.")
+    learning_rate: float | None = Field(None, gt=0, description="Step size; empty: the recipe's.")
+    batch_size: int | None = Field(None, ge=1, description="Rows per step; empty: the recipe's.")
+    eps: float | None = Field(None, description="Weight that a row gains; empty: -1/n, it leaves.")
+
+
+class FinetuneConfig(Config):
+    """Which prediction is to be mended, and how."""
+
+    method: str = Field("influence", description=METHOD_HELP)
+    measurement: Kind = Field("", description=KIND_HELP)
+    test: int | str | None = Field(None, description="Id of a test row; empty: the first that is predicted wrongly.")
+    k: int = Field(10, ge=1, description="Proponents, and opponents, that are stepped on.")
+    steps: int = Field(20, ge=1, description="Steps at most.")
+    learning_rate: float | None = Field(None, gt=0, description="Step size; empty: the recipe's.")
+    opponents: bool = Field(True, description="Whether the loss of the top opponents is stepped up too.")
+
+
+@diagnostic(
+    "influence_fading", "Fading of influence",
+    "Trains on with and without single rows and shows after how many steps the method's prediction fails.",
+    _REFERENCE, FadingConfig,
+)  # fmt: skip
+def _fading(findings: Findings, config: FadingConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: ``steps`` of further training; ``spearman`` of the scores with the change that they made, mean over test
+    rows; ``actual_size`` of that change, mean absolute, per removal; ``predicted_size`` of the scores.
+    """
+    estimator, fitted = fitted_method(findings, config.method)
+    task, run = findings.task, findings.run
+    drawn = torch.randperm(task.n_train, generator=torch.Generator().manual_seed(run.seed))[: config.tried]
+    train = Rows("train", tuple(task.ids("train")[drawn.numpy()].tolist()))
+    found = influence_fading(
+        fitted, train, query_rows(findings, None, config.rows), run,
+        measurement=explained(estimator, config.measurement), horizons=config.horizons,
+        learning_rate=config.learning_rate, batch_size=config.batch_size, eps=config.eps,
+    )  # fmt: skip
+    sizes = found.actual.abs().mean((1, 2)).numpy()
+    table = pd.DataFrame({
+        "steps": found.horizons, "spearman": found.correlations, "actual_size": sizes,
+        "predicted_size": float(found.predicted.abs().mean()),
+    })  # fmt: skip
+    best = table["steps"][int(np.nanargmax(found.correlations))] if np.isfinite(found.correlations).any() else None
+    said = "Nothing varied, so that there is no correlation." if best is None else (
+        f"{estimator.named.title} agrees best with {best} steps of further training; the fall after that is expected."
+    )  # fmt: skip
+    return table, (f"{len(train.ids)} training rows were tried.", said)
+
+
+@diagnostic(
+    "if_finetune_check", "Mending a prediction by its proponents",
+    "Takes a few steps on the top rows of one prediction and shows whether it is mended, and at what price.",
+    _REFERENCE, FinetuneConfig,
+)  # fmt: skip
+def _finetuned(findings: Findings, config: FinetuneConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: ``step``; the ``measurement`` of the row that is mended; accuracy and mean loss of all test rows.
+    """
+    estimator, fitted = fitted_method(findings, config.method)
+    task = findings.task
+    if config.test is not None:
+        row = known_ids(findings, "test", (config.test,))[0]
+    else:
+        wrong = _first_wrong(task)
+        if wrong is None:
+            raise BadInput(
+                "No prediction is to be mended", "All test rows are predicted rightly, or there are no classes.",
+                "Name a test row: test=ID.",
+            )  # fmt: skip
+        row = task.ids("test")[wrong].item()
+    found = finetune_check(
+        fitted, Rows("test", (row,)), findings.run, measurement=explained(estimator, config.measurement), k=config.k,
+        steps=config.steps, learning_rate=config.learning_rate, opponents=config.opponents,
+    )  # fmt: skip
+    table = pd.DataFrame({
+        "step": range(len(found.measured)), "measurement": found.measured, "test_accuracy": found.accuracy,
+        "test_loss": found.loss,
+    })  # fmt: skip
+    after = found.corrected_after
+    said = f"Test row {row} was not predicted rightly within {config.steps} steps."
+    if after is not None:
+        said = f"Test row {row} is predicted rightly after {after} steps."
+    price = f"Test loss went from {found.loss[0]:.4g} to {found.loss[-1 if after is None else after]:.4g} meanwhile."
+    return table, (said, price)
+
+
+def _first_wrong(task: Task) -> int | None:
+    """Return the position of the first test row that is predicted wrongly; None if none is, or there are no classes."""
+    if not task.loss.classifies:
+        return None
+    labels = task.split("test").targets.reshape(task.n_test, -1)[:, 0].long()
+    wrong = (predicted_classes(task.outputs_of("test")).cpu() != labels).nonzero().flatten()
+    return int(wrong[0]) if len(wrong) else None

@@ -19,8 +19,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
 
+from influence_core.config import Config
 from influence_core.errors import BadInput
+from influence_core.workflows.diagnostics.catalogue import Answer, Findings, diagnostic
 
 Statistic = Callable[[np.ndarray], float]
 
@@ -97,3 +102,61 @@ def huber(values: np.ndarray, bend: float) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+# -- by id ------------------------------------------------------------------------------------------------------------
+
+
+class CurveConfig(Config):
+    """Of which numbers, and of what about them."""
+
+    column: str = Field("", description="A column of numbers of the training rows; empty: their losses.")
+    statistic: Literal["mean", "median", "huber"] = Field("mean", description="What is computed of the column.")
+    bend: float = Field(1.345, gt=0, description="Where Huber's psi bends, in the units of the values.")
+    points: tuple[float, ...] | None = Field(None, description="Where one more value is put; empty: a range around.")
+
+
+@diagnostic(
+    "influence_curve", "Influence curve of a statistic",
+    "What one more value would do to the mean, the median or Huber's estimate of a column.",
+    "Hampel, The Influence Curve and its Role in Robust Estimation, JASA 1974", CurveConfig,
+)  # fmt: skip
+def _curve(findings: Findings, config: CurveConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: ``x``, where a value is added; ``influence``, the limit (empty for the median); ``sensitivity``, ``SC_n``.
+    """
+    values = _numbers(findings, config.column)
+    x = None if config.points is None else np.asarray(config.points)
+    found = influence_curve(values, config.statistic, x=x, bend=config.bend)
+    influence = np.full(len(found.x), np.nan) if found.influence is None else found.influence
+    table = pd.DataFrame({"x": found.x, "influence": influence, "sensitivity": found.sensitivity})
+    name = config.column or "the training losses"
+    said = [
+        f"{config.statistic} of {name} over {len(values):,} rows: {found.estimate:.6g}.",
+        f"Gross-error sensitivity over the points: {found.gross_error_sensitivity:.4g}.",
+    ]
+    if found.influence is None:
+        said.append("The median's influence curve needs a density and is not given; see the sensitivity curve.")
+    return table, tuple(said)
+
+
+def _numbers(findings: Findings, column: str) -> np.ndarray:
+    """Return a column of the training rows as numbers, or their losses under the explained model."""
+    task, run = findings.task, findings.run
+    if not column:
+        model = task.model_at(-1, run.device, run.dtype)
+        batches = task.split("train").batches(run.batch_size, run.device, run.dtype)
+        with torch.no_grad():
+            return torch.cat([task.loss(model, batch).double().cpu() for _, batch in batches]).numpy()
+    if findings.study is None:
+        why = f"A task in memory has no column '{column}'."
+        raise BadInput("There is no such column", why, "Leave column empty, or call influence_curve(values).")
+    names = findings.study.column_names("train")
+    if column not in names:
+        why = f"'{column}' is not among {', '.join(names[:12])}."
+        raise BadInput("There is no such column", why, "Name a column of the train split.")
+    try:
+        return findings.study.column("train", column).astype(np.float64)
+    except (TypeError, ValueError):
+        raise BadInput("A column of numbers is needed", f"'{column}' holds something else.", "Name another.") from None

@@ -15,16 +15,22 @@ Cost: ``steps`` forward and backward passes over the rows, or one per checkpoint
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from influence_core.config import Config
 from influence_core.errors import BadInput, Unavailable
 from influence_core.examples import Batch
 from influence_core.primitives.losses import outputs, predicted_classes
 from influence_core.run import Run
 from influence_core.task import Task
+from influence_core.workflows.diagnostics.catalogue import Answer, Findings, diagnostic
+
+_REFERENCE = "Arpit et al., A Closer Look at Memorization in Deep Networks, ICML 2017"
 
 
 @dataclass(frozen=True)
@@ -173,3 +179,76 @@ def _real(inputs: Any) -> Tensor:
             "Use this on images or tables; for texts, look at the word embedding with tracin_we.",
         )  # fmt: skip
     return inputs
+
+
+# -- by id ------------------------------------------------------------------------------------------------------------
+
+
+class CriticalConfig(Config):
+    """How far and how hard is searched."""
+
+    split: Literal["train", "test"] = Field("train", description="Whose rows.")
+    radius: float = Field(0.3, gt=0, description="Half the side of the box, in units of the encoded input.")
+    steps: int = Field(20, ge=1, description="Steps of the search.")
+    step_size: float = Field(0.25, gt=0, description="Length of a step, as a share of the radius.")
+    noise: float = Field(0.2, ge=0, description="Noise of a step, as a share of the radius.")
+    n_rows: int = Field(1000, ge=1, description="Rows looked at, at most; more are sampled.")
+
+
+class SensitivityConfig(Config):
+    """Sensitivity of the loss has no options."""
+
+
+@diagnostic(
+    "critical_sample_ratio", "Critical sample ratio",
+    "The share of rows that a small change of the input would give another prediction: more where noise was learnt.",
+    _REFERENCE, CriticalConfig,
+)  # fmt: skip
+def _critical_samples(findings: Findings, config: CriticalConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: the row's id, and whether an input of another predicted class was found: ``critical``.
+    """
+    found = critical_sample_ratio(findings.task, findings.run, **config.model_dump())
+    name = f"{config.split}_id"
+    said = (
+        f"Critical sample ratio: {found.ratio:.4g} of {len(found.ids):,} {config.split} rows, within {found.radius:g} "
+        "of the encoded input; the search finds a lower bound."
+    )
+    return pd.DataFrame({name: found.ids, "critical": found.critical.numpy()}), (said,)
+
+
+@diagnostic(
+    "loss_sensitivity", "Sensitivity of the loss to the input",
+    "How strongly each training row's loss hangs on its input, over the recorded checkpoints.",
+    _REFERENCE, SensitivityConfig,
+)  # fmt: skip
+def _sensitive(findings: Findings, config: SensitivityConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: ``train_id``; ``sensitivity``, the L1 norm of the loss's gradient in the input, mean over checkpoints.
+    """
+    found = loss_sensitivity(findings.task, findings.run)
+    table = pd.DataFrame({"train_id": findings.task.ids("train"), "sensitivity": found.values.double().numpy()})
+    table = table.sort_values("sensitivity", ascending=False, kind="stable", ignore_index=True)
+    count = findings.task.n_checkpoints
+    return table, (f"Mean over {count} checkpoints; Gini coefficient over the rows {found.gini:.4g}.",)
+
+
+@diagnostic(
+    "gini_sensitivity", "Inequality of the loss's sensitivity",
+    "How unevenly the loss hangs on the rows' inputs, by checkpoint: where noise is learnt, few rows carry it.",
+    _REFERENCE, SensitivityConfig,
+)  # fmt: skip
+def _uneven(findings: Findings, config: SensitivityConfig) -> Answer:
+    """Return the table and what it comes to.
+
+    Columns: ``checkpoint`` from 0; ``gini`` of the sensitivities over the rows; their mean.
+    """
+    found = loss_sensitivity(findings.task, findings.run)
+    table = pd.DataFrame({
+        "checkpoint": range(len(found.by_checkpoint)),
+        "gini": [gini_coefficient(values) for values in found.by_checkpoint],
+        "mean_sensitivity": found.by_checkpoint.double().mean(1).numpy(),
+    })  # fmt: skip
+    return table, (f"Gini coefficient of the mean over the checkpoints: {found.gini:.4g} (0: all rows alike).",)

@@ -27,6 +27,7 @@ from influence_core.workflows.suspects.predictions import Search, class_chances,
 
 VERSION = 1
 N_FOLDS = 5
+_ROUNDING = 1e-3  # of probabilities that were written with few digits
 SOURCES = {
     "given": "probabilities that you gave",
     "recipe": "five retrainings, each without a fifth of the rows",
@@ -135,14 +136,27 @@ def _linear(task: Task, run: Run) -> np.ndarray:
     return result
 
 
+def check_classified(task: Task) -> None:
+    """Raise where labels are numbers.
+
+    Raises:
+        BadInput: They are.
+    """
+    if not task.loss.classifies:
+        why = "Its labels are numbers, which have no probabilities."
+        raise BadInput("The probabilities do not fit the study", why, "Leave them out.")
+
+
 def checked_probabilities(task: Task, values: Sequence[object] | np.ndarray | Tensor) -> Tensor:
     """Return a user's held-out probabilities as float64 ``[n_train, C]``, in the order of the train rows.
 
     Raises:
         BadInput: Not numbers, another shape, or rows that are no probabilities.
     """
+    check_classified(task)
     try:
-        found = torch.from_numpy(np.array(values, dtype=np.float64))
+        plain = values.numpy() if isinstance(values, Tensor) else values
+        found = torch.from_numpy(np.array(plain, dtype=np.float64))
     except (TypeError, ValueError):
         raise BadInput("The probabilities cannot be read", "They are no numbers.", "Give a table of numbers.") from None
     shape = (task.n_train, task.n_classes or 0)
@@ -152,13 +166,26 @@ def checked_probabilities(task: Task, values: Sequence[object] | np.ndarray | Te
             f"They are {' x '.join(map(str, found.shape))}; it has {shape[0]} train rows and {shape[1]} classes.",
             "Give a row per train row, in their order, and a column per class.",
         )
-    wrong = ~(found.isfinite().all(1) & (found >= 0).all(1) & ((found.sum(1) - 1).abs() < 1e-3))
+    sums = found.sum(1)
+    wrong = ~(found.isfinite().all(1) & (found >= 0).all(1) & (found <= 1 + _ROUNDING).all(1) & _near_one(sums))
     if bool(wrong.any()):
-        row = task.ids("train")[int(wrong.nonzero()[0])]
+        first = int(wrong.nonzero()[0])
+        row, values = task.ids("train")[first], found[first]
+        said = (
+            "hold one that is missing or not finite" if not bool(values.isfinite().all())
+            else f"hold {float(values.min()):.4g}" if float(values.min()) < 0
+            else f"sum to {float(sums[first]):.4g}, not to 1"
+        )  # fmt: skip
+        rest = f" ({int(wrong.sum()):,} such rows)" if int(wrong.sum()) > 1 else ""
         raise BadInput(
-            "These are no probabilities", f"Those of row {row} are not from 0 to 1 with sum 1.", "Give probabilities."
-        )
+            "These are no probabilities", f"Those of row {row} {said}{rest}.",
+            "Give for every row numbers from 0 to 1 with the sum 1.",
+        )  # fmt: skip
     return found
+
+
+def _near_one(sums: Tensor) -> Tensor:
+    return (sums - 1).abs() < _ROUNDING
 
 
 def probabilities_key(search: Search) -> str:
