@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_only_owners_measure_and_only_where_something_can_be_retrained(opened: O
 
 def test_a_measurement_under_way_takes_the_place_of_the_form(opened: Opener, fake: FakeService) -> None:
     fake.trusting.job = JOB
+    fake.queue = [(JOB, time.monotonic(), "me")]
     app = opened("trust", study="digits")
     assert "how far the methods can be believed" in markup(app) and "trust_start" not in buttons(app)
 
@@ -103,7 +105,7 @@ def test_a_prediction_is_chosen_and_its_proponents_removed(opened: Opener, fake:
     (picked,) = [box for box in app.selectbox if str(box.key).startswith("w.followed")]
     assert picked.value == "4"
     picked.set_value("7").run()
-    assert app.query_params["id"] == ["7"]
+    assert app.query_params["id"] == "7"
     app.multiselect(key="removal_methods").set_value(["gas"]).run()
     assert "Up to 1 retrainings for row 7" in markup(app)
     app.button(key="removal_start").click().run()
@@ -117,6 +119,7 @@ def test_a_row_that_is_not_there_is_said_and_the_rest_stays(opened: Opener) -> N
 
 def test_a_removal_under_way_keeps_the_known_curves(opened: Opener, fake: FakeService) -> None:
     fake.trusting.removing = replace(JOB, key="removal-key")
+    fake.queue = [(fake.trusting.removing, time.monotonic(), "me")]
     app = opened("trust", study="digits")
     assert "the removal curves" in markup(app) and "removal_start" not in buttons(app)
     assert "Removing the top 7 rows" in markup(app)
