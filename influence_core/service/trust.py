@@ -256,11 +256,12 @@ def _line(row: Mapping[Any, Any]) -> TrustLine:
 def _table(known: Trust, metric: str) -> MetricTable | None:
     """Return what a metric found out, or None if it was not asked."""
     columns = _FIGURES[metric]
-    part = known.table[(known.table["metric"] == metric) & known.table["value"].notna()]
+    rows_ = [row for row in known.table.to_dict("records") if row["metric"] == metric and np.isfinite(row["value"])]
     found: dict[str, dict[str, Any]] = {}
-    for row in part[part["figure"].isin(list(columns))].to_dict("records"):
-        found.setdefault(str(row["method"]), {})[str(row["figure"])] = row
-    floors = part[part["method"] == TRUTH]
+    for row in rows_:
+        if row["figure"] in columns:
+            found.setdefault(str(row["method"]), {})[str(row["figure"])] = row
+    floors = [row for row in rows_ if row["method"] == TRUTH]
     if not found:
         return None
     first = next(iter(columns))
@@ -269,7 +270,7 @@ def _table(known: Trust, metric: str) -> MetricTable | None:
     order = sorted(found, key=lambda name: sign * float(found[name].get(first, worst)["value"]))
     rows = tuple((_named(name), _figures(found[name], list(columns)), _noted(found[name])) for name in order)
     floor = [f"{row['value']:.2f} ({row['figure'].removeprefix('seeds agree ').strip('()')})"
-             for row in floors.to_dict("records")]  # fmt: skip
+             for row in floors]  # fmt: skip
     noise = f"One seed's retraining agrees with another's by {', '.join(floor)}: the noise of the truth." * bool(floor)
     title, question = _METRICS[metric]
     return MetricTable(metric, title, question, tuple(columns.values()), rows, noise)
