@@ -90,13 +90,18 @@ def metric_table(table: service.MetricTable) -> str:
     for title, figures, note in table.rows:
         cells = []
         for value, low, high in figures:
-            interval = element("small", f"{number(low, 2)} to {number(high, 2)}") if math.isfinite(low) else ""
-            cells.append(element("td", text(number(value, 2)), interval))
+            interval = element("small", f"{_figure(low)} to {_figure(high)}") if math.isfinite(low) else ""
+            cells.append(element("td", text(_figure(value)), interval))
         lines.append(element("tr", element("th", text(title), scope="row", title=note), *cells))
     names = element("tr", *(element("th", text(name), scope="col") for name in ("Method", *table.columns)))
     words = " ".join(part for part in (table.words, table.floor) if part)
     shown = element("table", element("thead", names), element("tbody", *lines), css="if-methods if-tight")
     return element("p", text(words), css="if-scale") + element("div", shown, css="if-scroll")
+
+
+def _figure(value: float) -> str:
+    """Return a share or correlation with two decimals, a count of rows as it is."""
+    return f"{value:.2f}".replace("-", "−") if abs(value) <= 1 else number(value, 3)
 
 
 def _agreement(found: service.Agreement) -> None:

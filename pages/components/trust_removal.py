@@ -21,23 +21,32 @@ def removal(study: str, page: service.RemovalPage, trusted: service.TrustPage) -
     if page.problem or page.datum is None:
         st.html(empty("No rows can be removed here", page.problem))
         return
+    # The form comes as two lines, so that the list of methods is as wide as the figure under it.
+    choice, form = st.columns([2, 5], gap="medium")
+    with choice:
+        _choice(study, page, page.datum)
+    with form:
+        methods = _methods(page, trusted)
     left, right = st.columns([2, 5], gap="medium")
     with left:
-        _choice(study, page, page.datum)
-    with right:
-        if page.lines:
-            st.html(element("p", element("b", text(page.words))))
-            figure, words = trust_figures.removal(page, session.theme()), trust_figures.removal_in_words(page)
-            st.plotly_chart(figure, key="removal_figure", config=charts.CONFIG, alt=words)
-            st.html(element("p", text(_how(page)), css="if-scale"))
-        else:
-            words = "The rows that a method holds responsible are taken out, most responsible first, and the model is "
-            words += "trained again. If the method is right, the prediction falls sooner than without random rows."
-            st.html(empty("Nothing has been removed for this prediction yet", words))
-    with left:
+        _picture(page.datum)
         again = partial(service.resume_measuring, study)
         if not jobs.followed(study, page.job, "the removal curves", "removal", again, page.may_measure):
-            _form(study, page, page.datum, trusted)
+            _begin(study, page, str(page.datum.row_id), methods)
+    with right:
+        _curves(page)
+
+
+def _curves(page: service.RemovalPage) -> None:
+    if page.lines:
+        st.html(element("p", element("b", text(page.words))))
+        figure, words = trust_figures.removal(page, session.theme()), trust_figures.removal_in_words(page)
+        st.plotly_chart(figure, key="removal_figure", config=charts.CONFIG, alt=words)
+        st.html(element("p", text(_how(page)), css="if-scale"))
+        return
+    words = "The rows that a method holds responsible are taken out, most responsible first, and the model is trained "
+    words += "again. If the method is right, the prediction falls sooner than without random rows."
+    st.html(empty("Nothing has been removed for this prediction yet", words))
 
 
 def _how(page: service.RemovalPage) -> str:
@@ -58,6 +67,9 @@ def _choice(study: str, page: service.RemovalPage, datum: service.Datum) -> None
         "Prediction, or type the id of a test row", options, format_func=lambda one: words.get(one, one),
         accept_new_options=True, **session.widget("followed", here, partial(_chosen, study), labels=labels),
     )  # fmt: skip
+
+
+def _picture(datum: service.Datum) -> None:
     verdict = element("span", "predicted ", element("b", text(datum.predicted)), css="if-said")
     given = element("span", "labelled ", element("b", text(datum.given)), css="if-said")
     picture = thumbnail(datum, "large")
@@ -77,15 +89,17 @@ def _chosen(study: str, row: str | None) -> dict[str, object]:
     return {}
 
 
-def _form(study: str, page: service.RemovalPage, datum: service.Datum, trusted: service.TrustPage) -> None:
+def _methods(page: service.RemovalPage, trusted: service.TrustPage) -> list[str]:
     titles = {one.method: priced(one) for one in page.candidates}
     held = session.entered([_METHODS]).get(_METHODS)
     best = [line.method for line in trusted.lines if line.method in titles]
     cheap = [one.method for one in page.candidates if one.suggested and one.method not in best]
     default = [*best, *cheap][:_DEFAULTS]
     session.hold(_METHODS, default if held is None else [name for name in held if name in titles])
-    methods = st.multiselect("Methods", list(titles), format_func=titles.__getitem__, key=_METHODS)
-    row = str(datum.row_id)
+    return st.multiselect("Methods", list(titles), format_func=titles.__getitem__, key=_METHODS)
+
+
+def _begin(study: str, page: service.RemovalPage, row: str, methods: list[str]) -> None:
     if methods:
         with errors.shown():
             st.html(element("p", text(service.removal_plan(study, row, methods)), css="if-scale"))

@@ -93,7 +93,7 @@ def test_another_metric_and_the_other_agreement_are_one_click_away(opened: Opene
     app = opened("trust", study="digits")
     assert "0.97" in markup(app) and "<script>" not in markup(app)
     app.segmented_control(key="trust_metric").set_value("randomised").run()
-    assert "The noise of the truth." in markup(app) and "0.030" in markup(app)
+    assert "The noise of the truth." in markup(app) and "0.03" in markup(app)
     assert "rank all training rows" in markup(app)
     app.segmented_control(key="trust_agreed").set_value("Top rows in common").run()
     assert "top 10 proponents that two methods have in common" in markup(app) and not app.exception
