@@ -17,6 +17,8 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 _NEAR_X, _NEAR_Y = 0.05, 0.075  # of the axes: discs that are nearer would hide each other
 _SIZE = 19
+# Least, middle and most of a square; dark enough at both ends for light numbers, in either theme.
+_SQUARE = {"light": ("#b35806", "#f2f2f0", "#2166ac"), "dark": ("#a0621a", "#2b3336", "#2f78ad")}
 _PAPER = {"light": "#ffffff", "dark": "#0f1416"}
 
 
@@ -107,8 +109,8 @@ def agreement(found: service.Agreement, values: np.ndarray, share: bool, theme: 
     colours, k = charts.COLOURS[theme], len(found.titles)
     numbers = [str(n) for n in range(1, k + 1)]
     names = [f"{_short(title)}  {n}" for n, title in enumerate(found.titles, 1)]
-    middle = "#f2f2f0" if theme == "light" else "#2b3336"
-    scale = [[0, middle], [1, colours["pro"]]] if share else [[0, colours["opp"]], [0.5, middle], [1, colours["pro"]]]
+    least, middle, most = _SQUARE[theme]
+    scale = [[0, middle], [1, most]] if share else [[0, least], [0.5, middle], [1, most]]
     kind = "share of top rows" if share else "rank correlation"
     figure = go.Figure(go.Heatmap(
         z=values, x=numbers, y=names, zmin=0 if share else -1, zmax=1, colorscale=scale, showscale=False, xgap=2,

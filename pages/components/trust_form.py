@@ -41,13 +41,14 @@ def measure(study: str, page: service.TrustPage) -> None:
 
 def _methods(page: service.TrustPage) -> list[str]:
     titles = {one.method: priced(one) for one in page.candidates}
-    held = session.entered([_CHOSEN]).get(_CHOSEN)
+    held = session.remembered(_CHOSEN, None)
     suggested = [one.method for one in page.candidates if one.suggested]
     session.hold(_CHOSEN, suggested if held is None else [name for name in held if name in titles])
-    return st.multiselect(
+    chosen = st.multiselect(
         "Methods, with the estimate for fitting each and answering for 100 predictions", list(titles),
         format_func=titles.__getitem__, key=_CHOSEN,
     )  # fmt: skip
+    return session.remember(_CHOSEN, chosen)
 
 
 def priced(one: service.Candidate) -> str:
@@ -57,13 +58,12 @@ def priced(one: service.Candidate) -> str:
 
 def _numbers() -> tuple[int, int]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="trust_line"):
-        held = session.entered([_SUBSETS, _SEEDS])
-        session.hold(_SUBSETS, held.get(_SUBSETS, 50))
-        session.hold(_SEEDS, held.get(_SEEDS, 2))
+        session.hold(_SUBSETS, session.remembered(_SUBSETS, 50))
+        session.hold(_SEEDS, session.remembered(_SEEDS, 2))
         subsets = st.number_input("Random halves", 10, 500, key=_SUBSETS, step=10, width=140)
         seeds = st.number_input("Trainings of each", 1, 10, key=_SEEDS, width=140,
                                 help="Two or more show how noisy retraining itself is.")  # fmt: skip
-    return int(subsets), int(seeds)
+    return session.remember(_SUBSETS, int(subsets)), session.remember(_SEEDS, int(seeds))
 
 
 def _key(metric: str) -> str:
@@ -72,8 +72,7 @@ def _key(metric: str) -> str:
 
 def _asked(page: service.TrustPage) -> list[str]:
     """Return the questions that are ticked, before their boxes are drawn with their prices."""
-    held = session.entered([_key(one.name) for one in page.metrics])
-    return [one.name for one in page.metrics if not one.problem and held.get(_key(one.name), one.suggested)]
+    return [one.name for one in page.metrics if not one.problem and session.remembered(_key(one.name), one.suggested)]
 
 
 def _metrics(page: service.TrustPage, plan: service.MeasuringPlan | None) -> list[str]:
@@ -81,10 +80,10 @@ def _metrics(page: service.TrustPage, plan: service.MeasuringPlan | None) -> lis
     chosen = []
     for one in page.metrics:
         price = one.problem or (plan.prices.get(one.name, "") if plan is not None else "")
-        held = session.entered([_key(one.name)]).get(_key(one.name), one.suggested)
-        session.hold(_key(one.name), bool(held and not one.problem))
+        session.hold(_key(one.name), bool(session.remembered(_key(one.name), one.suggested) and not one.problem))
         label = f"**{plain_label(one.title)}** · {_plain(price)}"
-        if st.checkbox(label, key=_key(one.name), help=one.question, disabled=bool(one.problem)):
+        ticked = st.checkbox(label, key=_key(one.name), help=one.question, disabled=bool(one.problem))
+        if not one.problem and session.remember(_key(one.name), ticked):
             chosen.append(one.name)
     return chosen
 

@@ -91,7 +91,7 @@ def _chosen(study: str, row: str | None) -> dict[str, object]:
 
 def _methods(page: service.RemovalPage, trusted: service.TrustPage) -> list[str]:
     titles = {one.method: priced(one) for one in page.candidates}
-    held = session.entered([_METHODS]).get(_METHODS)
+    held = session.remembered(_METHODS, None)
     best = [line.method for line in trusted.lines if line.method in titles]
     cheap = [one.method for one in page.candidates if one.suggested and one.method not in best]
     default = [*best, *cheap][:_DEFAULTS]

@@ -78,6 +78,21 @@ def test_a_measurement_under_way_takes_the_place_of_the_form(opened: Opener, fak
     assert "how far the methods can be believed" in markup(app) and "trust_start" not in buttons(app)
 
 
+def test_the_form_is_as_it_was_when_it_comes_back(opened: Opener, fake: FakeService) -> None:
+    app = opened("trust", study="digits")
+    app.multiselect(key="trust_methods").set_value(["gas"]).run()
+    app.number_input(key="trust_subsets").set_value(80).run()
+    app.checkbox(key="trust_ask_loo").check().run()
+    fake.trusting.job = JOB
+    fake.queue = [(JOB, time.monotonic(), "me")]
+    app.run()
+    assert "trust_start" not in buttons(app)
+    fake.trusting.job, fake.queue = None, []
+    app.run()
+    assert app.multiselect(key="trust_methods").value == ["gas"] and app.checkbox(key="trust_ask_loo").value
+    assert app.number_input(key="trust_subsets").value == 80
+
+
 @pytest.mark.parametrize(("state", "said"), [("cancelled", "Cancelled."), ("failed", "It broke.")])
 def test_a_measurement_that_ended_early_goes_on_from_there(
     opened: Opener, fake: FakeService, state: str, said: str
