@@ -111,7 +111,8 @@ def evaluate(
 
     Returns:
         Columns ``method, metric, figure, value, low, high`` (95% interval), ``n`` (rows it is a mean of), ``ceiling``
-        (what the noise of the truth lets a perfect method reach), ``note, seconds`` (of fitting and scoring). Rows of
+        (what the noise of the truth lets a perfect method reach), ``note, seconds`` (of fitting, and of
+        scoring 100 test rows). Rows of
         the method ``(truth)`` say how well one seed's retraining agrees with another's.
 
     Raises:

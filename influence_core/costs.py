@@ -10,6 +10,8 @@ from influence_core.estimator import Cost, Estimator, Sizes
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
+QUERIES = 100  # rows that are asked about, where one number is to say what a method costs
+ABSURD_SECONDS = 3600.0  # of one method on one study: said before it starts, and asked about once more
 _PROBE_ROWS = 64
 _PROBE_SECONDS, _PROBES = 0.2, 20
 
@@ -44,8 +46,15 @@ def _pass_seconds(task: Task, run: Run) -> float:
 
 
 def cost(task: Task, estimator: Estimator, run: Run) -> Cost:
-    """Return the estimate for fitting a method."""
+    """Return the estimate for fitting a method and for its answers."""
     return estimator.cost(task, sizes(task, run))
+
+
+def absurdity(seconds: float) -> str:
+    """Return a sentence about a cost that nobody would pay unasked; empty for any other."""
+    if seconds < ABSURD_SECONDS:
+        return ""
+    return f"This is very dear here: {seconds_in_words(seconds)}, by the estimate."
 
 
 def seconds_in_words(seconds: float) -> str:
@@ -60,7 +69,9 @@ def seconds_in_words(seconds: float) -> str:
 
 
 def cost_in_words(cost: Cost) -> str:
-    """Return time and disk in one clause."""
+    """Return time and disk of fitting, and the time of an answer where it is not instant, in one clause."""
     megabytes = cost.bytes / 1e6
     disk = f", {megabytes:,.0f} MB of disk" if megabytes >= 1 else ""
-    return seconds_in_words(cost.seconds) + disk
+    asking = cost.answering()
+    answers = f", then {seconds_in_words(asking)} for every new prediction" if asking else ""
+    return seconds_in_words(cost.seconds) + disk + answers

@@ -35,10 +35,27 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate of the train-side work: seconds on this machine, bytes on disk."""
+    """An estimate of the work: seconds on this machine, bytes on disk.
+
+    Attributes:
+        seconds: Of ``fit``.
+        bytes: That ``fit`` keeps.
+        asking: Seconds of any question afterwards, however many rows it asks about; 0 where answers are instant.
+        query: Seconds of each of its rows.
+    """
 
     seconds: float
     bytes: float = 0.0
+    asking: float = 0.0
+    query: float = 0.0
+
+    def answering(self, queries: int = 1) -> float:
+        """Return the seconds of one question about some rows, once the method is fitted."""
+        return self.asking + queries * self.query
+
+    def total(self, queries: int) -> float:
+        """Return the seconds of ``fit`` and of one question about some rows."""
+        return self.seconds + self.answering(queries)
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class Info:
         self_influence: Whether it has a self-influence.
         units: See ``DESIGN``: ``measurement`` is calibrated against leave-one-out, ``rank`` is order only.
         additive: Group influence is the sum of its members'.
+        groups: It has a group influence of its own, which need not be a sum.
         stochastic: Numbers depend on ``Run.seed``.
         partial: Scores may be NaN where not yet computed.
         approximate: Its curvature is a simplification even of a convex model's, so that scores follow leave-one-out
@@ -76,6 +94,7 @@ class Info:
     scores: bool = True
     self_influence: bool = True
     additive: bool = True
+    groups: bool = False
     stochastic: bool = False
     partial: bool = False
     approximate: bool = False
@@ -100,6 +119,9 @@ class Estimator(ABC):
         """Keep the options; a preset passes its own info."""
         self.config = config if config is not None else type(self).Config()
         self.named = info or type(self).info
+
+    def check(self, task: Task) -> None:  # noqa: B027 - most methods have nothing to refuse
+        """Raise ``Unavailable`` where sizes, recipe or loss rule the method out; ``fit`` begins with it."""
 
     @abstractmethod
     def fit(self, task: Task, run: Run) -> Fitted:

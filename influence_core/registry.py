@@ -152,6 +152,20 @@ def missing(info: Info, task: Task) -> str:
     return "; ".join(parts)
 
 
+def refusal(estimator: Estimator, task: Task) -> str:
+    """Return why a method with its options cannot run on a task, as far as can be known without work; empty if it can.
+
+    Beyond ``missing``: the model is too large for it, was trained by another optimiser than it follows, and the like.
+    """
+    reason = missing(estimator.named, task)
+    if not reason:
+        try:
+            estimator.check(task)
+        except Unavailable as error:
+            return f"{error.why} {error.fix}"
+    return reason
+
+
 def check_available(info: Info, task: Task) -> None:
     """Raise ``Unavailable``, in the words of ``missing``."""
     reason = missing(info, task)

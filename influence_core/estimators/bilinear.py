@@ -92,7 +92,9 @@ class Bilinear(Estimator):
         seconds = 1.5 * stages * sizes.pass_seconds + (
             2e-11 * stages * sizes.n_train * sizes.n_params * (projection or 0)
         )
-        return Cost(seconds, stages * sizes.n_train * per_row * (2 if self.config.storage == "half" else 4))
+        return Cost(
+            seconds, stages * sizes.n_train * per_row * (2 if getattr(self.config, "storage", "full") == "half" else 4)
+        )
 
 
 class BilinearFitted(Fitted):

@@ -63,14 +63,19 @@ class Members(Estimator):
         Raises:
             Unavailable: The wrapped method cannot run here.
         """
+        self.check(task)
+        members = trained_members(task, run, list(range(self.config.seeds)))
+        views = [[self._at(member, back) for back in range(self._available(member))] for member in members]
+        return self.fitted(task, run, [[self.inner.fit(view, run) for view in seed] for seed in views])
+
+    def check(self, task: Task) -> None:
+        """Refuse what the wrapped method cannot run on."""
         reason = registry.missing(self.inner.named, task)
         if reason:
             raise Unavailable(
                 f"{self.named.title} cannot run here", f"{self.inner.named.title} {reason}.", "Use method='grad_dot'.",
             )  # fmt: skip
-        members = trained_members(task, run, list(range(self.config.seeds)))
-        views = [[self._at(member, back) for back in range(self._available(member))] for member in members]
-        return self.fitted(task, run, [[self.inner.fit(view, run) for view in seed] for seed in views])
+        self.inner.check(task)
 
     def _available(self, member: Task) -> int:
         return min(self.checkpoints(), member.n_checkpoints)
@@ -94,7 +99,8 @@ class Members(Estimator):
         epochs = task.recipe.epochs if task.recipe is not None else 1
         count = self.config.seeds * self.checkpoints()
         trained = self.config.seeds * epochs * _TRAINING * sizes.pass_seconds
-        return Cost(trained + count * inner.seconds, count * inner.bytes + 4 * self.config.seeds * sizes.n_params)
+        disk = count * inner.bytes + 4 * self.config.seeds * sizes.n_params
+        return Cost(trained + count * inner.seconds, disk, count * inner.asking, count * inner.query)
 
 
 class MembersFitted(Fitted):

@@ -68,9 +68,7 @@ def responses(task: Task, rows: Sequence[int], damping: float, run: Run) -> tupl
         before = torch.cat([outputs(model, batch.inputs) for _, batch in parts])
     found = []
     for row in run.track(rows, "proximal responses", len(rows)):
-        inputs: dict[str, Any] = {
-            "kind": "proximal response", "version": VERSION, "task": task.fingerprint, "row": row, "damping": damping,
-        }  # fmt: skip
+        inputs = _inputs(task, row, damping)
 
         def produce(writer: Writer, row: int = row) -> None:
             with one_core():
@@ -78,6 +76,21 @@ def responses(task: Task, rows: Sequence[int], damping: float, run: Run) -> tupl
 
         found.append(run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting).tensor("test"))
     return before, torch.stack(found)
+
+
+def unknown_responses(task: Task, options: Judging, run: Run) -> int:
+    """Return how many responses are still to be computed."""
+    keys = [digest(_inputs(task, row, options.damping)) for row in _drawn(task, options, run)]
+    return sum(not run.artifacts.has(key) for key in keys)
+
+
+def _inputs(task: Task, row: int, damping: float) -> dict[str, Any]:
+    return {"kind": "proximal response", "version": VERSION, "task": task.fingerprint, "row": row, "damping": damping}
+
+
+def _drawn(task: Task, options: Judging, run: Run) -> list[int]:
+    generator = torch.Generator().manual_seed(run.seed)
+    return torch.randperm(task.n_train, generator=generator)[: options.left_out].tolist()
 
 
 def _response(task: Task, row: int, damping: float, check: Callable[[], None]) -> Tensor:
@@ -132,8 +145,7 @@ def pbrf(
         Unavailable: There is no trained model, or the loss is a function.
     """
     options = options or Judging.checked({})
-    generator = torch.Generator().manual_seed(run.seed)
-    drawn = torch.randperm(task.n_train, generator=generator)[: options.left_out].tolist()
+    drawn = _drawn(task, options, run)
     rows = chosen_rows(task, run, options.rows)
     before, after = responses(task, drawn, options.damping, run)
     at = task.positions(rows)

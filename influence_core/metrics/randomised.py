@@ -23,7 +23,7 @@ from influence_core.recipe import Recipe
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
-_READS_WEIGHTS = Needs.MODEL | Needs.CHECKPOINTS | Needs.LAST_LAYER | Needs.WORD_EMBEDDING
+READS_WEIGHTS = Needs.MODEL | Needs.CHECKPOINTS | Needs.LAST_LAYER | Needs.WORD_EMBEDDING
 _DRAW = 7919  # added to the recipe's seed: the model must not start where the trained one did
 
 
@@ -38,12 +38,16 @@ def forgotten(task: Task) -> Task:
             "The model cannot be made anew", "This task has a trained module and no model factory.",
             "Give the model as a function.",
         )  # fmt: skip
+    if "forgotten" in task.memo:
+        return task.memo["forgotten"]
     recipe = task.recipe or Recipe.checked({})
     seed = recipe.seed + _DRAW
     fresh = new_model(task.factory, recipe.changed(seed=seed)).state_dict()
     key = digest({"kind": "forgotten model", "task": task.fingerprint, "recipe": recipe.to_json(), "seed": seed})
     rates = task.learning_rates[-1:] if task.learning_rates is not None else None
-    return task.with_checkpoints([{name: value.detach().cpu() for name, value in fresh.items()}], rates, key)
+    blank = task.with_checkpoints([{name: value.detach().cpu() for name, value in fresh.items()}], rates, key)
+    task.memo["forgotten"] = blank
+    return blank
 
 
 def randomised(
@@ -68,7 +72,7 @@ def randomised(
     rows, blank = chosen_rows(task, run, options.rows), forgotten(task)
 
     def judged(estimator: Estimator) -> list[dict[str, Any]]:
-        if not estimator.named.needs & _READS_WEIGHTS:
+        if not estimator.named.needs & READS_WEIGHTS:
             raise Unavailable(
                 f"{estimator.named.title} does not look at the model's weights",
                 "It would say the same of an untrained model.", "Leave it out of this metric.",

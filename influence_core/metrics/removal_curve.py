@@ -3,7 +3,8 @@
 For each of some test rows the explained prediction is the class that the trained model gives it. The rows with the
 highest scores are removed, the model is trained again, and the margin of that class is looked at; random rows stand
 beside. The smallest removal that flips the prediction is found by a search between the sizes of a grid, which takes
-the answer to be monotone there (removing more never flips back).
+the answer to be monotone there (removing more never flips back). Where random rows are drawn several times, what 95% of
+the draws do stands beside their mean.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from influence_core.run import Run
 from influence_core.task import Task
 
 RANDOM = "(random)"
+_Key = tuple[str, int]  # of a curve: whose order, and which draw of it
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -37,8 +39,8 @@ class Curve:
     Attributes:
         ids: Ids of the test rows.
         counts: How many rows were removed ``[K]``, from 0.
-        margins: Margin of the explained class after that ``[n_test, K]``.
-        flips: Fewest removed rows that flip each prediction ``[n_test]``; NaN: none up to the largest count.
+        margins: Margin of the explained class after that ``[draws, n_test, K]``; a method has one draw.
+        flips: Fewest removed rows that flip each prediction ``[draws, n_test]``; NaN: none up to the largest count.
         seconds: Of the method's fitting and scoring.
     """
 
@@ -48,12 +50,22 @@ class Curve:
     flips: np.ndarray
     seconds: float = np.nan
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the curve as JSON values; a prediction that did not flip has None."""
-        flips = [None if np.isnan(value) else int(value) for value in self.flips]
-        return {
-            "ids": list(self.ids), "counts": self.counts.tolist(), "margins": self.margins.tolist(), "flips": flips
-        }  # fmt: skip
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return one record per prediction: mean margin, what 95% of the draws lie between, and the flip.
+
+        The flip is the median of the draws, None where most of them do not flip; ``flipped`` is the share that does.
+        """
+        low, high = np.percentile(self.margins, [2.5, 97.5], axis=0)
+        flips = np.median(np.where(np.isnan(self.flips), np.inf, self.flips), axis=0)
+        return [
+            {
+                "id": self.ids[t], "counts": self.counts.tolist(), "margins": self.margins[:, t].mean(0).tolist(),
+                "low": low[t].tolist(), "high": high[t].tolist(), "draws": len(self.margins),
+                "flip": float(flips[t]) if np.isfinite(flips[t]) else None,
+                "flipped": float(np.isfinite(self.flips[:, t]).mean()),
+            }
+            for t in range(len(self.ids))
+        ]  # fmt: skip
 
 
 class _Removals:
@@ -72,25 +84,49 @@ class _Removals:
         return float(np.mean([values_of(self.task, self.outcomes, left, s, row, kind)[0] for s in self.seeds]))
 
 
+def followed_rows(task: Task, run: Run, options: Judging) -> Rows:
+    """Return the test rows whose predictions are flipped: the named ones, or some drawn by the run's seed.
+
+    Raises:
+        BadInput: A named one is not in the test split.
+    """
+    if options.predictions is None:
+        return chosen_rows(task, run, options.flipped)
+    rows = Rows("test", tuple(dict.fromkeys(options.predictions)))
+    task.positions(rows)
+    return rows
+
+
 def removal_curves(task: Task, methods: Sequence[Estimator], run: Run, options: Judging) -> dict[str, Curve]:
     """Return a curve per method, and that of random rows; methods without a score for every row raise.
 
     Raises:
+        BadInput: A named prediction is not in the test split.
         Unavailable: The task cannot be retrained, or does not classify.
     """
-    rows = chosen_rows(task, run, options.flipped)
-    orders = {RANDOM: (_random_orders(task, run, rows), np.nan)}
+    rows = followed_rows(task, run, options)
+    orders = {(RANDOM, draw): order for draw, order in enumerate(_random_orders(task, run, rows, options))}
+    seconds = {RANDOM: np.nan}
     for estimator in methods:
-        orders[estimator.named.name] = _orders(task, estimator, rows, run)
+        name = estimator.named.name
+        orders[name, 0], seconds[name] = _orders(task, estimator, rows, run)
     removals, counts = _Removals(task, run, rows), _counts(task.n_train, options.removed)
-    grid = [order[place, :k] for order, _ in orders.values() for place in range(len(rows.ids)) for k in counts]
+    places = range(len(rows.ids))
+    grid = [order[place, :k] for order in orders.values() for place in places for k in counts]
     removals.trained(grid, "retraining without proponents")
     margins = {
-        name: np.asarray([[removals.margin(t, order[t, :k]) for k in counts] for t in range(len(rows.ids))])
-        for name, (order, _) in orders.items()
+        key: np.asarray([[removals.margin(t, order[t, :k]) for k in counts] for t in places])
+        for key, order in orders.items()
     }
-    flips = _searched(removals, {name: order for name, (order, _) in orders.items()}, counts, margins)
-    return {name: Curve(rows.ids, counts, margins[name], flips[name], seconds) for name, (_, seconds) in orders.items()}
+    flips = _searched(removals, orders, counts, margins)
+
+    def drawn(found: dict[tuple[str, int], np.ndarray], name: str) -> np.ndarray:
+        return np.stack([values for (whose, _), values in found.items() if whose == name])
+
+    return {
+        name: Curve(rows.ids, counts, drawn(margins, name), drawn(flips, name), spent)
+        for name, spent in seconds.items()
+    }
 
 
 def _counts(n_train: int, largest: float) -> np.ndarray:
@@ -99,8 +135,20 @@ def _counts(n_train: int, largest: float) -> np.ndarray:
     return np.unique([0, *(max(1, round(share * n_train)) for share in shares)])
 
 
-def _random_orders(task: Task, run: Run, rows: Rows) -> np.ndarray:
-    return np.stack([np.random.default_rng([run.seed, 1, t]).permutation(task.n_train) for t in range(len(rows.ids))])
+def _random_orders(task: Task, run: Run, rows: Rows, options: Judging) -> list[np.ndarray]:
+    """Return random orders of the training rows ``[n_test, n_train]``, one per draw.
+
+    Those of a named prediction belong to it, whichever others are asked about.
+    """
+    named = options.predictions is not None
+    places = task.positions(rows).tolist() if named else list(range(len(rows.ids)))
+    seeds = [
+        [run.seed, 2, draw] if named else [run.seed, 1, *([draw] if draw else [])] for draw in range(options.draws)
+    ]
+    return [
+        np.stack([np.random.default_rng([*seed, place]).permutation(task.n_train) for place in places])
+        for seed in seeds
+    ]
 
 
 def _orders(task: Task, estimator: Estimator, rows: Rows, run: Run) -> tuple[np.ndarray, float]:
@@ -120,11 +168,11 @@ def _orders(task: Task, estimator: Estimator, rows: Rows, run: Run) -> tuple[np.
 
 
 def _searched(
-    removals: _Removals, orders: dict[str, np.ndarray], counts: np.ndarray, margins: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+    removals: _Removals, orders: dict[_Key, np.ndarray], counts: np.ndarray, margins: dict[_Key, np.ndarray]
+) -> dict[_Key, np.ndarray]:
     """Return the fewest removed rows that flip each prediction, all searches one step at a time side by side."""
     flips = {name: np.full(len(order), np.nan) for name, order in orders.items()}
-    open_: dict[tuple[str, int], tuple[int, int]] = {}
+    open_: dict[tuple[_Key, int], tuple[int, int]] = {}
     for name, values in margins.items():
         for place, row in enumerate(values):
             flipped = np.flatnonzero(row < 0)
@@ -156,7 +204,7 @@ def removal(
         methods: Estimators that score every row.
         run: Device, store, progress; its seed draws the test rows and the random orders.
         planted: Not used.
-        options: How many predictions, and the largest share that is removed.
+        options: How many predictions or which, and the largest share that is removed.
 
     Returns:
         Per method and for random rows: ``rows to flip`` (median; a prediction that did not flip counts as the largest
@@ -166,11 +214,12 @@ def removal(
         Unavailable: The task cannot be retrained, or does not classify.
     """
     options = options or Judging.checked({})
-    _Removals(task, run, chosen_rows(task, run, 1))  # says at once if nothing can be retrained
+    rows = followed_rows(task, run, options)
+    _Removals(task, run, rows)  # says at once if nothing can be retrained
     able: list[Estimator] = []
 
     def asked(estimator: Estimator) -> list[dict[str, Any]]:
-        _orders(task, estimator, chosen_rows(task, run, options.flipped), run)
+        _orders(task, estimator, rows, run)
         able.append(estimator)
         return []
 
@@ -182,8 +231,10 @@ def removal(
 
 
 def _of_curve(name: str, curve: Curve) -> list[dict[str, Any]]:
-    flipped, largest = np.isfinite(curve.flips), int(curve.counts[-1])
-    counted = np.where(flipped, curve.flips, largest)
+    flips, largest = curve.flips.reshape(-1), int(curve.counts[-1])
+    margins = curve.margins.reshape(-1, len(curve.counts))
+    flipped = np.isfinite(flips)
+    counted = np.where(flipped, flips, largest)
     random = np.random.default_rng(0)
     drawn = np.median(counted[random.integers(0, len(counted), (1000, len(counted)))], axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -196,7 +247,7 @@ def _of_curve(name: str, curve: Curve) -> list[dict[str, Any]]:
              seconds=curve.seconds),
     ]  # fmt: skip
     for place, count in enumerate(curve.counts[1:], 1):
-        fall = mean_of_rows(curve.margins[:, 0] - curve.margins[:, place])
+        fall = mean_of_rows(margins[:, 0] - margins[:, place])
         lines.append(line(
             name, "removal", f"drop at {count}", fall.value, n, low=fall.low, high=fall.high,
             note="margin of the predicted class", seconds=curve.seconds,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from influence_core.config import digest
+from influence_core.costs import QUERIES
 from influence_core.errors import Unavailable
 from influence_core.estimator import Estimator, Fitted
 from influence_core.fitting import default_measurement, fit
@@ -18,12 +19,17 @@ from influence_core.run import Run
 from influence_core.store import Writer
 from influence_core.task import Task
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores ``[n_test, n_train]`` of a query, or suspicion ``[n_train]``; seconds of fitting and scoring together."""
+    """Scores ``[n_test, n_train]`` of a query, or suspicion ``[n_train]``, and what they cost.
+
+    Attributes:
+        seconds: Of fitting and of scoring ``costs.QUERIES`` test rows, scaled from those that were scored; of
+            suspicion, as it was.
+    """
 
     values: np.ndarray
     seconds: float
@@ -60,12 +66,28 @@ def scored(task: Task, estimator: Estimator, rows: Rows, measurement: Measuremen
             f"{estimator.named.title} has no score for a pair of rows", "It has one number per training row.",
             "Leave it out of this metric.",
         )  # fmt: skip
-    query = {"split": rows.split, "ids": list(rows.ids), "measurement": measurement.identity()}
 
     def asked(fitted: Fitted) -> np.ndarray:
         return fitted.scores(rows, measurement).double().cpu().numpy()
 
-    return _kept(task, estimator, run, {"query": query}, asked, "scores")
+    return _kept(task, estimator, run, _query(rows, measurement), asked, "scores", QUERIES / len(rows.ids))
+
+
+def is_scored(task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, run: Run) -> bool:
+    """Tell whether ``scored`` would only read."""
+    return run.artifacts.has(digest(_inputs(task, estimator, run, _query(rows, measurement))))
+
+
+def is_suspected(task: Task, estimator: Estimator, run: Run) -> bool:
+    """Tell whether ``suspicion`` would only read."""
+    return run.artifacts.has(digest(_inputs(task, estimator, run, _SUSPICION)))
+
+
+def _query(rows: Rows, measurement: Measurement) -> dict[str, Any]:
+    return {"query": {"split": rows.split, "ids": list(rows.ids), "measurement": measurement.identity()}}
+
+
+_SUSPICION = {"query": "suspicion"}
 
 
 def suspicion(task: Task, estimator: Estimator, run: Run) -> Scored:
@@ -78,23 +100,29 @@ def suspicion(task: Task, estimator: Estimator, run: Run) -> Scored:
         rows = Rows("test", tuple(task.ids("test").tolist()), reduce="mean")
         return -fitted.scores(rows, default_measurement(estimator))[0].double().cpu().numpy()
 
-    return _kept(task, estimator, run, {"query": "suspicion"}, asked, "self-influence" if own else "harm on test rows")
+    return _kept(task, estimator, run, _SUSPICION, asked, "self-influence" if own else "harm on test rows")
 
 
-def _kept(task: Task, estimator: Estimator, run: Run, query: dict[str, Any], asked: Any, source: str) -> Scored:
-    """Return what a fitted method answers, from the store where it is known."""
-    inputs: dict[str, Any] = {
+def _inputs(task: Task, estimator: Estimator, run: Run, query: dict[str, Any]) -> dict[str, Any]:
+    return {
         "kind": "judged", "version": VERSION, "fit": estimator.key(task, run), "method": estimator.named.name, **query,
     }  # fmt: skip
+
+
+def _kept(
+    task: Task, estimator: Estimator, run: Run, query: dict[str, Any], asked: Any, source: str, scale: float = 1.0
+) -> Scored:
+    """Return what a fitted method answers, from the store where it is known; ``scale`` is of the answer's seconds."""
+    inputs = _inputs(task, estimator, run, query)
 
     def produce(writer: Writer) -> None:
         started = time.perf_counter()
         fitted = fit(task, estimator, run)
         fitting = time.perf_counter()
         writer.save("values", asked(fitted))
-        now = time.perf_counter()
         # What was fitted before, by another metric or another day, counts with the time it took then.
-        writer.meta["spent"] = max(now - started, _recorded(task, estimator, run) + now - fitting)
+        fitted_in = max(fitting - started, _recorded(task, estimator, run))
+        writer.meta["spent"] = fitted_in + scale * (time.perf_counter() - fitting)
 
     found = run.artifacts.obtain(digest(inputs), inputs, produce, run.waiting)
     return Scored(np.asarray(found.array("values")), float(found.meta["spent"]), source)

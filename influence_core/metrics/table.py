@@ -28,6 +28,10 @@ class Judging(Config):
     damping: float = Field(1e-2, gt=0, description="Proximity of the proximal Bregman response, per mean loss.")
     flipped: int = Field(4, ge=1, description="Predictions that are flipped by removing their proponents.")
     removed: float = Field(0.3, gt=0, lt=1, description="Largest share of the training rows that is removed for it.")
+    predictions: tuple[int | str, ...] | None = Field(
+        None, min_length=1, description="Ids of test rows whose predictions are flipped; empty: drawn by the seed."
+    )
+    draws: int = Field(1, ge=1, le=200, description="Random removals that stand beside each of them.")
     top: int = Field(10, ge=1, description="Top rows that are compared between two methods.")
 
 

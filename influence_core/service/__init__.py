@@ -73,6 +73,7 @@ from influence_core.service.own_probabilities import (
     save_pred_probs,
 )
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
+from influence_core.service.removal import removal, removal_plan, start_removal
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
 from influence_core.service.review_acts import next_steps, record_acts
 from influence_core.service.review_views import (
@@ -113,7 +114,18 @@ from influence_core.service.suspect_views import (
 )
 from influence_core.service.suspects import export_suspects, start_suspects, suspect_rows, suspects
 from influence_core.service.tasks import cancel_job, dismiss_job, job, listed_jobs, touch_job
-from influence_core.service.trust import TrustLine, TrustPage, fidelity, measuring_plan, start_measuring, trust
+from influence_core.service.trust import fidelity, measuring_plan, resume_measuring, start_measuring, trust
+from influence_core.service.trust_views import (
+    Agreement,
+    Candidate,
+    MeasuringPlan,
+    MetricChoice,
+    MetricTable,
+    RemovalLine,
+    RemovalPage,
+    TrustLine,
+    TrustPage,
+)
 from influence_core.service.typed import keep_typed, typed_form
 from influence_core.service.typed_views import TypedField, TypedForm
 from influence_core.service.versions import (
@@ -168,7 +180,9 @@ __all__ = [
     "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
     "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "relabelling",
     "suspect_batch", "undo_batch", "OwnProbabilities", "pred_probs", "remove_pred_probs", "save_pred_probs",
-    "TrustLine", "TrustPage", "fidelity", "measuring_plan", "start_measuring", "trust",
+    "Agreement", "Candidate", "MeasuringPlan", "MetricChoice", "MetricTable", "RemovalLine", "RemovalPage",
+    "TrustLine", "TrustPage", "fidelity", "measuring_plan", "removal", "removal_plan", "resume_measuring",
+    "start_measuring", "start_removal", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
     "SUGGESTED", "CheckOffer", "CheckRequest", "CheckView", "ChecksView", "ForeseenView", "Moved", "check_labels",
     "check_offer", "checks", "start_check",

@@ -12,9 +12,9 @@ import pandas as pd
 
 from influence_core import fitting, registry
 from influence_core.answers import answer_key, obtained_answer
-from influence_core.costs import cost, cost_in_words
+from influence_core.costs import absurdity, cost, cost_in_words
 from influence_core.errors import BadInput, Unavailable
-from influence_core.estimator import Estimator, check_measurement, check_rows
+from influence_core.estimator import Cost, Estimator, check_measurement, check_rows
 from influence_core.measurement import TYPED, Measurement, Rows
 from influence_core.primitives.features import check_layer
 from influence_core.service import data as rows
@@ -250,24 +250,36 @@ def _share(question: Question, share: float | None) -> str:
 
 
 def _needed(study: str, question: Question) -> FitNeeded:
-    held, info = question.held, question.info
-    estimate = cost(held.study.task, question.estimator, held.run)
+    info, price = question.info, _price(question)
     what = (
         "Every prediction is a computation of its own"
         if question.solving
         else "Once; every later prediction is instant"
     )
+    words = cost_in_words(price)
+    said = f"{words[0].upper()}{words[1:]}. {what}. {absurdity(price.seconds)}".strip()
     return FitNeeded(
-        info.name, info.title, question.key, estimate.seconds, estimate.bytes / 1e6,
-        f"{cost_in_words(estimate)[0].upper()}{cost_in_words(estimate)[1:]}. {what}.", tasks.found(study, question.key),
+        info.name, info.title, question.key, price.seconds, price.bytes / 1e6, said, tasks.found(study, question.key),
     )  # fmt: skip
+
+
+def _price(question: Question) -> Cost:
+    """Return what stands between a question and its answer: the fit, and for a method that solves, this solve."""
+    task, run = question.held.study.task, question.held.run
+    estimate = cost(task, question.estimator, run)
+    if not question.solving:
+        return Cost(estimate.seconds, estimate.bytes)
+    asked = estimate.answering(1 if question.rows.reduce else len(question.rows.ids))
+    if fitting.is_fitted(task, question.estimator, run):
+        return Cost(asked)
+    return Cost(estimate.seconds + asked, estimate.bytes)
 
 
 @told_if_gone
 def start_fit(study: str, request: ExplainRequest, client: str) -> JobView:
     """Queue the work that an answer waits for, or join the job that is doing it already."""
     question = Question(study, request)
-    seconds = cost(question.held.study.task, question.estimator, question.held.run).seconds
+    seconds = _price(question).seconds
     what = f"{question.info.title}: {_query(question).title}" if question.solving else question.info.title
     return tasks.submitted(study, question.key, what, question.argv(), client, seconds)
 

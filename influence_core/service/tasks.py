@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influence_core.errors import BadInput
 from influence_core.service.folder import parts_of
 from influence_core.service.jobs import Job, Jobs
 from influence_core.service.opened import opened, studies_folder
@@ -31,6 +32,21 @@ def submitted(study: str, key: str, title: str, argv: list[str], client: str, se
     job = _jobs(study).submit(key, title, argv, client, seconds)
     ensure_worker(studies_folder())
     return job_view(job)
+
+
+def resubmitted(study: str, job_id: int, client: str) -> JobView:
+    """Queue the command of a job that has ended once more, or join it where it has not.
+
+    Raises:
+        BadInput: There is no such job.
+    """
+    jobs = _jobs(study)
+    known = jobs.get(job_id)
+    if known is None:
+        raise BadInput("There is no such job", f"The study has no job {job_id}.", "Reload the page.")
+    again = jobs.submit(known.key, known.title, known.argv, client, known.estimate_seconds)
+    ensure_worker(studies_folder())
+    return job_view(again)
 
 
 def found(study: str, key: str) -> JobView | None:

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from influence_core.errors import BadInput, StoreProblem
 from influence_core.estimator import Estimator
 from influence_core.metrics import METRICS, NOT_MEASURED, Judging
 from influence_core.metrics.agreement import OVERLAP, SPEARMAN, matrix
-from influence_core.metrics.removal_curve import removal_curves
+from influence_core.metrics.removal_curve import RANDOM, removal_curves
 from influence_core.metrics.table import COLUMNS, framed
 from influence_core.registry import missing
 from influence_core.run import Run
@@ -33,8 +33,8 @@ from influence_core.store import disk_errors
 from influence_core.study import Study
 from influence_core.task import Task
 
-VERSION = 1
-_TRUTHS = {"lds": "lds", "loo": "spearman"}  # metrics that say how well a method tracks retraining, best first
+VERSION = 2
+TRUTHS = {"lds": "lds", "loo": "spearman"}  # metrics that say how well a method tracks retraining, best first
 _MUCH_CHEAPER = 3.0
 _TIE = 0.005  # scores that read the same: the cheaper method is named
 _BESIDES = ("config", "options", "measured")
@@ -47,16 +47,17 @@ class Trust:
     Attributes:
         table: A row per method, metric and figure, as ``evaluate`` returns it, and ``config`` (the method's options),
             ``options`` (how it was measured) and ``measured`` (when).
-        curves: Method -> removal curve of some predictions: ``ids, counts, margins, flips``; the last one measured.
+        removals: Removal curves, one per prediction and method: ``id, method, counts, margins, low, high, draws, flip,
+            flipped, measured``; the last one measured.
     """
 
     table: pd.DataFrame
-    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    removals: Sequence[Mapping[str, Any]] = ()
 
     @property
     def fidelity(self) -> pd.DataFrame:
         """Return how well each method tracks retraining, best first: value, low, high, ceiling, seconds, note."""
-        for metric, figure in _TRUTHS.items():
+        for metric, figure in TRUTHS.items():
             rows = (self.table["metric"] == metric) & (self.table["figure"] == figure) & self.table["value"].notna()
             if bool(np.asarray(rows).any()):
                 return self.table.loc[rows].sort_values(by=["value"], ascending=False).reset_index(drop=True)
@@ -79,16 +80,15 @@ class Trust:
         known = set(self.fidelity["method"])
         return {name: note for name, note in zip(found["method"], found["note"], strict=True) if name not in known}
 
-    def curve(self, test_id: Any) -> dict[str, dict[str, Any]]:
-        """Return method -> removal curve of one prediction: ``counts``, ``margins``, ``flip`` (None: it did not)."""
-        found = {}
-        for name, curve in self.curves.items():
-            if test_id in curve["ids"]:
-                at = curve["ids"].index(test_id)
-                found[name] = {
-                    "counts": curve["counts"], "margins": curve["margins"][at], "flip": curve["flips"][at]
-                }  # fmt: skip
-        return found
+    @property
+    def followed(self) -> list[Any]:
+        """Return the ids of the predictions whose removal curves are known, the last measured first."""
+        known = sorted(self.removals, key=lambda one: one["measured"], reverse=True)
+        return list(dict.fromkeys(one["id"] for one in known if one["method"] != RANDOM))
+
+    def curve(self, test_id: Any) -> dict[str, Mapping[str, Any]]:
+        """Return method -> removal curve of one prediction; that of random rows under ``(random)``."""
+        return {one["method"]: one for one in self.removals if one["id"] == test_id}
 
     @property
     def advice(self) -> str:
@@ -153,8 +153,10 @@ def evaluated(
         tables.append(table)
         if study is not None:
             able = [one for one in methods if not missing(one.named, task)]
-            curves = _curves(task, table, able, run, options) if name == "removal" else {}
-            _keep(study, methods, table, options, curves)
+            curves = _curves(task, table, able, run, options) if name == "removal" else []
+            # What named predictions show is kept as their curves: it is no figure of the study's predictions.
+            named = name == "removal" and options.predictions is not None
+            _keep(study, methods, table.iloc[:0] if named else table, options, curves)
     return pd.concat(tables, ignore_index=True) if tables else framed([])
 
 
@@ -167,13 +169,14 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def _curves(
     task: Task, table: pd.DataFrame, methods: Sequence[Estimator], run: Run, options: Judging
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Return the removal curves of the methods that were measured; every model is in the table of outcomes by now."""
     known = set(table[table["figure"] != NOT_MEASURED]["method"])
     able = [estimator for estimator in methods if estimator.named.name in known]
     if not able:
-        return {}
-    return {name: curve.to_json() for name, curve in removal_curves(task, able, run, options).items()}
+        return []
+    found = removal_curves(task, able, run, options)
+    return [{"method": name, **record} for name, curve in found.items() for record in curve.to_json()]
 
 
 def measured(study: Study) -> Trust:
@@ -182,26 +185,29 @@ def measured(study: Study) -> Trust:
     Raises:
         StoreProblem: The record cannot be read.
     """
-    known = _read(_file(study))
+    known = _read(record_file(study))
     rows = [
         {**line, **{name: part[name] for name in _BESIDES}} for part in known["parts"].values() for line in part["rows"]
     ]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *_BESIDES])
     for name in ("value", "low", "high", "ceiling", "seconds"):
         table[name] = table[name].astype(float)  # JSON has no NaN: None
-    return Trust(table, known["curves"])
+    return Trust(table, known["removals"])
 
 
-def _file(study: Study) -> Path:
+def record_file(study: Study) -> Path:
+    """Return the file that holds what is known; it is there once something was measured, and replaced as a whole."""
     return study.path / "trust" / f"{study.task.fingerprint}.json"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    blank: dict[str, Any] = {"version": VERSION, "parts": {}, "curves": {}}
+    blank: dict[str, Any] = {"version": VERSION, "parts": {}, "removals": []}
     if not path.exists():
         return blank
     try:
         found = json.loads(path.read_text())
+        if found["version"] == 1:
+            return {"version": VERSION, "parts": found["parts"], "removals": _of_version_1(found["curves"])}
         return found if found["version"] == VERSION else blank
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreProblem(
@@ -209,11 +215,23 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _of_version_1(curves: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return curves as they are kept now, of the time when each method had one record of all its predictions."""
+    return [
+        {
+            "method": name, "id": test_id, "counts": curve["counts"], "margins": margins, "low": margins,
+            "high": margins, "draws": 1, "flip": flip, "flipped": float(flip is not None), "measured": "",
+        }
+        for name, curve in curves.items()
+        for test_id, margins, flip in zip(curve["ids"], curve["margins"], curve["flips"], strict=True)
+    ]  # fmt: skip
+
+
 def _keep(
-    study: Study, methods: Sequence[Estimator], table: pd.DataFrame, options: Judging, curves: Mapping[str, Any]
+    study: Study, methods: Sequence[Estimator], table: pd.DataFrame, options: Judging, curves: Sequence[dict[str, Any]]
 ) -> None:
     """Put the rows of one metric in the place of what was known of these methods before."""
-    path = _file(study)
+    path = record_file(study)
     with disk_errors(path.parent), _alone(path):
         known = _read(path)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -224,10 +242,20 @@ def _keep(
                 "config": config.to_json() if config else {}, "options": options.to_json(), "measured": now,
                 "rows": rows,
             }  # fmt: skip
-        known["curves"] |= curves
+        known["removals"] = _joined(known["removals"], [{**curve, "measured": now} for curve in curves])
         beside = path.with_suffix(".part")
         beside.write_text(json.dumps(known, allow_nan=False))
         os.replace(beside, path)
+
+
+def _joined(known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the curves with new ones in the place of old ones; random rows drawn more often are kept over fewer."""
+    found = {(type(one["id"]).__name__, one["id"], one["method"]): one for one in known}
+    for one in new:
+        key = type(one["id"]).__name__, one["id"], one["method"]
+        if key not in found or one["draws"] >= found[key]["draws"]:
+            found[key] = one
+    return list(found.values())
 
 
 def _grouped(table: pd.DataFrame) -> dict[tuple[str, str], list[dict[str, Any]]]:

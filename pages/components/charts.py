@@ -61,7 +61,7 @@ def score_histogram(explanation: service.Explanation, theme: str = "light", heig
         zerolinecolor="rgba(128,128,128,.5)",
     )
     figure.update_xaxes(zeroline=True, zerolinewidth=1, title={"text": _axis_title(explanation), "standoff": 4})
-    return _calm(figure, colours, height).update_layout(bargap=0)
+    return calm(figure, colours, height).update_layout(bargap=0)
 
 
 def _axis_title(explanation: service.Explanation) -> str:
@@ -92,7 +92,7 @@ def class_balance(overview: service.Overview, theme: str = "light", height: int 
         )
     figure.update_yaxes(tickformat=".0%")
     figure.update_xaxes(type="category")
-    figure = _calm(figure, colours, height)
+    figure = calm(figure, colours, height)
     return figure.update_layout(
         showlegend=True,
         barmode="group",
@@ -132,7 +132,7 @@ def predicted_against_given(figures: service.RegressionFigures, theme: str = "li
         customdata=[_plain(str(row_id)) for row_id in figures.ids],
         hovertemplate="row %{customdata}: given %{x:.4~g}, predicted %{y:.4~g}<extra></extra>",
     )
-    figure = _calm(figure, colours, height).update_layout(margin={"l": 76})
+    figure = calm(figure, colours, height).update_layout(margin={"l": 76})
     figure.update_xaxes(range=ends, title={"text": "given", "standoff": 4}, showgrid=True)
     figure.update_xaxes(gridcolor="rgba(128,128,128,.18)", zeroline=False)
     return figure.update_yaxes(range=ends, title={"text": "predicted", "standoff": 12}, zeroline=False)
@@ -165,7 +165,7 @@ def training_losses(figures: service.TrainingFigures, theme: str = "light", heig
         marker={"size": 8, "color": colours["splits"][0], "line": {"width": 0}},
         hovertemplate=f"weights kept, {hover}",
     )
-    figure = _calm(figure, colours, height).update_layout(margin={"l": 60})
+    figure = calm(figure, colours, height).update_layout(margin={"l": 60})
     figure.update_xaxes(title={"text": "epoch", "standoff": 4}, rangemode="tozero", zeroline=False)
     return figure.update_yaxes(title={"text": "training loss", "standoff": 12}, rangemode="tozero", zeroline=False)
 
@@ -189,7 +189,7 @@ def residuals(figures: service.RegressionFigures, theme: str = "light", height: 
         customdata=np.stack([edges[:-1], edges[1:]], axis=1),
         hovertemplate="%{y} rows are off by %{customdata[0]:.3~g} to %{customdata[1]:.3~g}<extra></extra>",
     )
-    figure = _calm(figure, colours, height).update_layout(bargap=0, margin={"l": 76})
+    figure = calm(figure, colours, height).update_layout(bargap=0, margin={"l": 76})
     title = {"text": "predicted − given", "standoff": 4}
     figure.add_vline(0.0, line={"width": 1, "color": colours["ink"], "dash": "dot"})
     figure.update_yaxes(title={"text": "test rows", "standoff": 12})
@@ -207,7 +207,7 @@ def _plain(name: str) -> str:
     return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _calm(figure: go.Figure, colours: dict, height: int) -> go.Figure:
+def calm(figure: go.Figure, colours: dict, height: int) -> go.Figure:
     """Return ``figure`` without background, menu or wasted margin, in the ink of the theme."""
     figure.update_layout(
         height=height,

@@ -31,7 +31,7 @@ def default_line(
     sentence = f"{chosen}{title} is the default here: {reason.rstrip('.')}."
     known = service.fidelity(study, method.id)
     believed = f"{method.title} {known} here." if known else "How far can I believe this?"
-    link = element("a", text(believed), href=session.href("trust"))
+    link = element("a", text(believed), href=session.href("trust"), data_go="1")
     st.html(element("p", text(f"{sentence} "), link, css="if-scale if-why", title=sentence))
 
 

@@ -59,6 +59,48 @@ def panel(study: str, needed: service.FitNeeded, start: Callable[[], service.Job
                 st.button(label, key=f"{key}_start", type="primary", on_click=_start, args=(start,))
 
 
+def followed(
+    study: str, job: service.JobView | None, what: str, key: str, again: Callable[[int, str], object], may: bool
+) -> bool:
+    """Draw a job in the place of the form that started it; return whether it is under way.
+
+    One that failed or was cancelled says so above the form, with a button that goes on from what it had finished.
+
+    Args:
+        study: Where.
+        job: The latest one of this form, if it still says something.
+        what: What it computes, to follow "Computing".
+        key: Of the form.
+        again: Queues a job that ended once more, for a client.
+        may: Whether whoever looks may start it.
+    """
+    if job is None:
+        return False
+    with st.container(key=f"{key}_job", border=True):
+        if job.is_active and not session.has_left(job.id):
+            st.fragment(watch, run_every=POLL_SECONDS)(study, job.id, what, [0])
+        elif job.is_active:
+            st.html(element("p", "You left this job; it goes on because another window waits for it.", css="if-scale"))
+            st.button("Wait for it", key=f"{key}_wait", on_click=session.come_back, args=(job.id,))
+        else:
+            failed = job.state == "failed"
+            kept = "What was finished is kept."
+            said = job.message if failed else f"Cancelled. {kept}"
+            st.html(element("p", text(said), css="if-failed" if failed else "if-scale", role="alert" * failed))
+            with st.container(horizontal=True, gap="small"):
+                st.button(
+                    "Go on from there", key=f"{key}_again", on_click=_again, args=(again, job.id), disabled=not may
+                )
+                st.button("Dismiss", key=f"{key}_dismiss", type="tertiary", on_click=service.dismiss_job,
+                          args=(study, job.id))  # fmt: skip
+    return job.is_active
+
+
+def _again(again: Callable[[int, str], object], job_id: int) -> None:
+    with errors.shown():
+        again(job_id, session.client())
+
+
 def _start(start: Callable[[], service.JobView]) -> None:
     with errors.shown():
         start()

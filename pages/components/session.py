@@ -215,6 +215,23 @@ def kept(name: str) -> Any:
     return st.session_state.get(f"kept.{name}")
 
 
+def remembered(key: str, default: Any) -> Any:
+    """Return what the widget with this key shows, or showed before it was last out of sight.
+
+    A widget that is not drawn for one run (its form gives way to a job, say) is forgotten by Streamlit. To be called
+    before the widget is drawn, and ``remember`` after it.
+    """
+    if key in st.session_state:
+        return st.session_state[key]
+    return default if (last := kept(key)) is None else last
+
+
+def remember(key: str, value: Any) -> Any:
+    """Keep what a widget shows for ``remembered``, and return it."""
+    keep(key, value)
+    return value
+
+
 def first_time(event: str) -> bool:
     """Return True the first time that this session asks about ``event``."""
     seen = st.session_state.setdefault(_SEEN, set())

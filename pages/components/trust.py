@@ -2,150 +2,118 @@
 
 from __future__ import annotations
 
-import numpy as np
-import plotly.graph_objects as go
+import math
+
 import streamlit as st
 
 from influence_core import service
-from pages.components import charts, errors, jobs, session
-from pages.components.html import element, empty, text
+from pages.components import charts, session, trust_figures
+from pages.components.html import element, empty, number, text
 
-PAPER = {"light": "#ffffff", "dark": "#0f1416"}
-_CHOSEN, _SUBSETS, _SEEDS = "trust_methods", "trust_subsets", "trust_seeds"
+_METRIC, _AGREED = "trust_metric", "trust_agreed"
+_RANKS, _SHARED = "Rank correlation", "Top rows in common"
 
 
 def result(page: service.TrustPage) -> None:
-    """Draw the advice, the table beside the figure, and how far methods agree."""
+    """Draw the advice, the table beside the figure, what the other metrics found, and how far methods agree."""
     st.html(element("header", element("h1", "Trust"), css="if-hero"))
-    if not page.lines:
+    if not (page.lines or page.tables or page.agreement):
         words = "Methods disagree, and on deep networks many are wrong. Measuring trains your model again on random "
         words += "halves of the data and compares what happened with what each method had said."
         st.html(empty("Nothing has been measured on this study yet", words))
-        return
-    st.html(element("p", element("b", text(page.advice)), css="if-headline"))
-    with st.container(key="trust_result"):
-        left, right = st.columns([3, 2], gap="medium")
-    with left:
-        st.html(_table(page))
-    with right:
-        figure = fidelity_figure(page, session.theme())
-        st.plotly_chart(figure, key="trust_figure", config=charts.CONFIG, alt="Fidelity against seconds, by method.")
-    if len(page.compared) > 1:
-        with st.expander("How far the methods agree with each other"):
-            figure = agreement_figure(page, session.theme())
-            st.plotly_chart(figure, key="trust_agreement", config=charts.CONFIG, alt="Rank correlations by pair.")
+    if page.lines:
+        st.html(element("p", element("b", text(page.advice)), css="if-headline"))
+        with st.container(key="trust_fidelity"):
+            left, right = st.columns([6, 5], gap="medium")
+            with left:
+                st.html(fidelity_table(page))
+            with right:
+                figure, words = trust_figures.fidelity(page, session.theme()), trust_figures.fidelity_in_words(page)
+                st.plotly_chart(figure, key="trust_figure", config=charts.CONFIG, alt=words)
+    if page.tables:
+        _other_metrics(page)
+    if page.agreement is not None:
+        _agreement(page.agreement)
     if page.unmeasured:
-        with st.expander(f"Not measured ({len(page.unmeasured)})"):
-            st.html(element("ul", *(element("li", text(f"{title}: {why}")) for title, why in page.unmeasured)))
+        with st.expander(f"Tried, but not measured ({len(page.unmeasured)})", key="trust_unmeasured"):
+            st.html(reasons(page.unmeasured))
 
 
-def _table(page: service.TrustPage) -> str:
+def reasons(pairs: tuple[tuple[str, str], ...]) -> str:
+    """Return titles and reasons as a list, in HTML."""
+    lines = (element("li", element("b", text(title)), " ", text(why)) for title, why in pairs)
+    return element("ul", *lines, css="if-notes")
+
+
+def fidelity_table(page: service.TrustPage) -> str:
+    """Return the table of fidelity, which is the figure's legend, as HTML."""
     lines = []
-    for place, line in enumerate(page.lines, 1):
-        interval = f"{line.low:.2f} to {line.high:.2f}" if np.isfinite(line.low) else "–"
-        took = f"{line.seconds:.2g} s" if np.isfinite(line.seconds) else "–"
-        cells = (cell.replace("-", "−") for cell in (f"{line.value:.2f}", interval, took))
-        lines.append(element("tr", element("td", str(place), css="if-num"),
-                             element("th", text(line.title), scope="row", title=text(line.note)),
+    for n, line in enumerate(page.lines, 1):
+        interval = f"{line.low:.2f} to {line.high:.2f}" if math.isfinite(line.low) else "–"
+        cells = (said.replace("-", "−") for said in (f"{line.value:.2f}", interval, duration(line.seconds)))
+        lines.append(element("tr", element("td", str(n), css="if-num"),
+                             element("th", text(line.title), scope="row", title=line.note),
                              *(element("td", text(cell), css="if-num") for cell in cells)))  # fmt: skip
-    head = ("", "Method", "Tracks retraining", "95% interval", "Scores took")
+    head = ("", "Method", "Tracks retraining", "95% interval", "Cost")
     names = element("tr", *(element("th", name, scope="col") for name in head))
-    best = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), float("nan"))
-    noise = f" Retraining itself is noisy: {best:.2f} is the most that any method can reach." if best == best else ""
-    words = "Rank correlation with what retraining on random halves did, averaged over test rows; 1 is perfect." + noise
-    table = element("table", element("thead", names), element("tbody", *lines), css="if-methods")
+    ceiling = next((line.ceiling for line in page.lines if math.isfinite(line.ceiling)), None)
+    noise = f" Retraining itself is noisy: {ceiling:.2f} is the most that any method can reach." if ceiling else ""
+    words = f"Rank correlation with what retraining on {page.truth} did, averaged over test rows; 1 is perfect.{noise} "
+    words += "Cost is the time of fitting and of answering for 100 predictions, as measured."
+    table = element("table", element("thead", names), element("tbody", *lines), css="if-methods if-tight")
     return element("div", table, css="if-scroll") + element("p", text(words), css="if-scale")
 
 
-def fidelity_figure(page: service.TrustPage, theme: str) -> go.Figure:
-    """Return fidelity against the seconds of the scores, with intervals, under the ceiling of the truth."""
-    colours = charts.COLOURS[theme]
-    numbered = [(i, line) for i, line in enumerate(page.lines, 1) if np.isfinite(line.seconds)]
-    lines = [line for _, line in numbered]
-    figure = go.Figure()
-    figure.add_scatter(  # the numbers are those of the table: names would lie over each other
-        x=[max(line.seconds, 1e-3) for line in lines], y=[line.value for line in lines], mode="markers+text",
-        text=[str(i) for i, _ in numbered], textfont={"size": 10, "color": PAPER[theme]}, cliponaxis=False,
-        error_y={
-            "array": [line.high - line.value for line in lines],
-            "arrayminus": [line.value - line.low for line in lines], "thickness": 1,
-        },
-        marker={"size": 18, "color": colours["pro"]}, customdata=[line.title for line in lines],
-        hovertemplate="%{customdata}: %{y:.2f} in %{x:.2g} s<extra></extra>",
-    )  # fmt: skip
-    ceiling = next((line.ceiling for line in page.lines if np.isfinite(line.ceiling)), None)
-    if ceiling is not None:
-        figure.add_hline(y=ceiling, line={"dash": "dot", "width": 1, "color": colours["ink"]},
-                         annotation_text="what noise allows", annotation_font_size=10)  # fmt: skip
-    figure.update_xaxes(type="log", dtick="D2", title="seconds for the scores", gridcolor="rgba(127,127,127,.15)")
-    figure.update_yaxes(title="tracks retraining", gridcolor="rgba(127,127,127,.15)", range=_range(page))
-    return _styled(figure, colours["ink"], 320)
+def duration(seconds: float) -> str:
+    """Return measured seconds with two digits: "0.31 s", "12 s", "3.4 min"."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 100:
+        return f"{number(seconds, 2)} s"
+    return f"{number(seconds / 60, 2)} min" if seconds < 6000 else f"{number(seconds / 3600, 2)} h"
 
 
-def _range(page: service.TrustPage) -> list[float]:
-    lows = [min(line.low if np.isfinite(line.low) else line.value, line.value) for line in page.lines]
-    return [min(0.0, *lows) - 0.05, 1.08]
+def _other_metrics(page: service.TrustPage) -> None:
+    titles = {table.metric: table.title for table in page.tables}
+    st.html(element("h2", "Other questions"))
+    if session.entered([_METRIC]).get(_METRIC) not in titles:
+        session.hold(_METRIC, page.tables[0].metric)
+    chosen = st.segmented_control("Question", list(titles), format_func=titles.__getitem__, key=_METRIC,
+                                  label_visibility="collapsed", required=True)  # fmt: skip
+    table = next((one for one in page.tables if one.metric == chosen), page.tables[0])
+    st.html(metric_table(table))
 
 
-def agreement_figure(page: service.TrustPage, theme: str) -> go.Figure:
-    """Return the rank correlations between methods as a square."""
-    names = list(page.compared)
-    figure = go.Figure(go.Heatmap(
-        z=page.agreement, x=names, y=names, zmin=-1, zmax=1, colorscale="RdBu", showscale=False,
-        texttemplate="%{z:.2f}", hovertemplate="%{x} and %{y}: %{z:.2f}<extra></extra>",
-    ))  # fmt: skip
-    figure.update_yaxes(autorange="reversed")
-    return _styled(figure, charts.COLOURS[theme]["ink"], 120 + 34 * len(names))
+def metric_table(table: service.MetricTable) -> str:
+    """Return what one metric found out, as HTML."""
+    lines = []
+    for title, figures, note in table.rows:
+        cells = []
+        for value, low, high in figures:
+            interval = element("small", f"{_figure(low)} to {_figure(high)}") if math.isfinite(low) else ""
+            cells.append(element("td", text(_figure(value)), interval))
+        lines.append(element("tr", element("th", text(title), scope="row", title=note), *cells))
+    names = element("tr", *(element("th", text(name), scope="col") for name in ("Method", *table.columns)))
+    words = " ".join(part for part in (table.words, table.floor) if part)
+    shown = element("table", element("thead", names), element("tbody", *lines), css="if-methods if-tight")
+    return element("p", text(words), css="if-scale") + element("div", shown, css="if-scroll")
 
 
-def _styled(figure: go.Figure, ink: str, height: int) -> go.Figure:
-    return figure.update_layout(
-        height=height, margin={"l": 10, "r": 10, "t": 24, "b": 10}, showlegend=False, font={"color": ink, "size": 12},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-    )  # fmt: skip
+def _figure(value: float) -> str:
+    """Return a share or correlation with two decimals, a count of rows as it is."""
+    return f"{value:.2f}".replace("-", "−") if abs(value) <= 1 else number(value, 3)
 
 
-def measure(study: str, page: service.TrustPage) -> None:
-    """Draw the form that measures, with its price, or the job on its way."""
-    st.html(element("h2", "Measure"))
-    if page.problem:
-        st.html(empty("This study cannot be measured", page.problem))
-        return
-    if page.job is not None and page.job.is_active:
-        st.html(jobs.progress(page.job, page.job.title))
-        return
-    if page.job is not None:
-        st.html(element("p", text(page.job.message), css="if-failed", role="alert"))
-    titles = {one.method: f"{one.title} ({_seconds(one.seconds)}{' and each row' * one.per_query})"
-              for one in page.candidates}  # fmt: skip
-    session.hold(_CHOSEN, [one.method for one in page.candidates if one.suggested])
-    chosen = st.multiselect("Methods, with the estimate of their fit", list(titles), format_func=titles.__getitem__,
-                            key=_CHOSEN)  # fmt: skip
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="trust_line"):
-        session.hold(_SUBSETS, 50)
-        session.hold(_SEEDS, 2)
-        subsets = st.number_input("Random halves", 10, 500, key=_SUBSETS, step=10, width=150)
-        seeds = st.number_input("Trainings of each", 1, 10, key=_SEEDS, width=150)
-        st.button(
-            "Measure", type="primary", key="trust_start", icon=":material/science:", on_click=_start,
-            args=(study, chosen, int(subsets), int(seeds)), disabled=not (chosen and page.may_measure),
-            help=None if page.may_measure else "Only an owner of the study measures it.",
-        )  # fmt: skip
-    if chosen:
-        with errors.shown():
-            plan = service.measuring_plan(study, chosen, int(subsets), int(seeds))
-            st.html(element("p", text(plan), css="if-scale"))
-
-    if page.impossible:
-        with st.expander(f"Cannot be measured here ({len(page.impossible)})"):
-            st.html(element("ul", *(element("li", text(f"{title}: {why}")) for title, why in page.impossible)))
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else (
-        f"{seconds / 3600:.1f} h")  # fmt: skip
-
-
-def _start(study: str, chosen: list[str], subsets: int, seeds: int) -> None:
-    with errors.shown():
-        service.start_measuring(study, chosen, session.client(), subsets, seeds)
+def _agreement(found: service.Agreement) -> None:
+    st.html(element("h2", "How far the methods agree with each other"))
+    session.hold(_AGREED, session.entered([_AGREED]).get(_AGREED) or _RANKS)
+    chosen = st.segmented_control("Agreement by", [_RANKS, _SHARED], key=_AGREED, label_visibility="collapsed",
+                                  required=True)  # fmt: skip
+    share = chosen == _SHARED
+    values = found.shared if share else found.ranks
+    words = f"The share of the top {found.top} proponents that two methods have in common, averaged over test rows."
+    if not share:
+        words = "How alike two methods rank all training rows, averaged over test rows: 1 the same order, 0 unrelated."
+    st.html(element("p", text(f"{words} Two that agree may both be wrong."), css="if-scale"))
+    figure = trust_figures.agreement(found, values, share, session.theme())
+    st.plotly_chart(figure, key="trust_agreement", config=charts.CONFIG, alt=f"{chosen} of pairs of methods.")

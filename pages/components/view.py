@@ -23,6 +23,7 @@ SCREENS = (
     "import",
     "studies",
     "compare",
+    "trust",
 )
 STATUSES = ("all", "wrong", "confident-wrong", "right", "largest-errors")
 ORDERS = ("confidence", "id", "random", "error")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from influence_core import service
-from pages.components import errors, session, trust
+import streamlit as st
 
-study = session.view().study
-with errors.shown():
-    page = service.trust(study)
+from influence_core import service
+from pages.components import errors, session, trust, trust_form, trust_removal
+
+view = session.view()
+with st.container(key="trust"), errors.shown():
+    page = service.trust(view.study)
     trust.result(page)
-    trust.measure(study, page)
+    trust_form.measure(view.study, page)
+    with errors.shown():
+        row = view.ids[0] if len(view.ids) == 1 and not view.typed else ""
+        trust_removal.removal(view.study, service.removal(view.study, row), page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -47,13 +48,39 @@ def test_what_evaluate_measured_is_read_back_without_any_work(study: Study, monk
     )
     assert "gas" in known.unmeasured and "not amounts" in known.unmeasured["gas"]
     assert known.agreement.shape == (3, 3) and (np.diag(known.shared) == 1).all()
-    first = known.curves["if_ggn"]["ids"][0]
+    first = known.followed[0]
     curve = known.curve(first)
     assert set(curve) == {"(random)", "if_ggn", "grad_dot", "gas"} and curve["if_ggn"]["counts"][0] == 0
     assert len(curve["if_ggn"]["margins"]) == len(curve["if_ggn"]["counts"]) and known.curve("nobody") == {}
     assert known.advice.startswith("On this model, ")
     one = known.table[known.table["method"] == "if_ggn"].iloc[0]
     assert one["options"]["subsets"] == 6 and one["config"]["curvature"] == "ggn"
+
+
+def test_the_curve_of_a_named_prediction_joins_what_is_known(study: Study) -> None:
+    ids = study.task.ids("test").tolist()
+    evaluate(study, ["grad_dot"], ["removal"], options={**SMALL, "predictions": [ids[3]], "draws": 4})
+    known = measured(study)
+    assert known.followed == [ids[3]] and not len(known.table)  # no figure of the study's predictions
+    evaluate(study, ["if_ggn"], ["removal"], options={**SMALL, "predictions": [ids[3], ids[1]]})
+    known = measured(study)
+    assert set(known.followed) == {ids[1], ids[3]}
+    assert set(known.curve(ids[3])) == {"(random)", "grad_dot", "if_ggn"}
+    assert known.curve(ids[3])["(random)"]["draws"] == 4 and known.curve(ids[1])["(random)"]["draws"] == 1
+    one = known.curve(ids[3])["grad_dot"]
+    assert one["low"] == one["high"] == one["margins"] and one["flipped"] in (0.0, 1.0)
+
+
+def test_what_an_older_version_kept_is_still_read(study: Study) -> None:
+    evaluate(study, ["grad_dot"], ["mislabel"])
+    (file,) = (study.path / "trust").glob("*.json")
+    record = json.loads(file.read_text())
+    curve = {"ids": [4, 2], "counts": [0, 3], "margins": [[1.0, 0.5], [2.0, -1.0]], "flips": [None, 2]}
+    file.write_text(json.dumps({"version": 1, "parts": record["parts"], "curves": {"grad_dot": curve}}))
+    known = measured(study)
+    assert "grad_dot" in set(known.table["method"]) and known.followed == [4, 2]
+    one = known.curve(2)["grad_dot"]
+    assert one["margins"] == [2.0, -1.0] and one["flip"] == 2 and one["flipped"] == 1.0 and one["draws"] == 1
 
 
 def test_a_second_evaluation_replaces_its_own_rows_only(study: Study) -> None:

@@ -79,13 +79,17 @@ class KernelLoo(Estimator):
         Raises:
             Unavailable: More training rows than can be held.
         """
+        self.check(task)
+        return KernelFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse more training rows than can be held."""
         if task.n_train > MAX_ROWS:
             raise Unavailable(
                 f"{self.named.title} cannot run here",
                 f"There are {task.n_train:,} training rows; the kernel of up to {MAX_ROWS:,} is held.",
                 "Use dfbeta or infinitesimal_jackknife, or kernel='penultimate' on fewer rows.",
             )
-        return KernelFitted(self, task, run)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The kernel and its inverse."""

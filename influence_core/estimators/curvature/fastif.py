@@ -19,11 +19,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from influence_core.curvature_cache import check_curvature
 from influence_core.embedding_cache import train_embeddings
 from influence_core.estimator import Info
-from influence_core.estimators.inverse_curvature import Influence
-from influence_core.estimators.lissa_sum import LissaConfig, LissaFitted
+from influence_core.estimators.lissa_sum import LissaConfig, LissaFitted, SummedInfluence
 from influence_core.examples import Batch
 from influence_core.measurement import Measurement, Rows
 from influence_core.registry import register
@@ -39,7 +37,7 @@ class FastIfConfig(LissaConfig):
 
 @final
 @register
-class FastIf(Influence):
+class FastIf(SummedInfluence):
     """Influence functions among neighbours."""
 
     info = Info(
@@ -59,7 +57,7 @@ class FastIf(Influence):
         Raises:
             Unavailable: No Gauss-Newton curvature of a custom loss.
         """
-        check_curvature(task, self.config.curvature)
+        self.check(task)
         return FastIfFitted(self, task, run)
 
 

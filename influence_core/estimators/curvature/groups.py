@@ -81,7 +81,7 @@ class GroupInfluence(Bilinear):
         summary="What leaving a group of rows out does to the answer, by a whole Newton step: for large groups.",
         estimand="change of the measurement after one Newton step without the group",
         reference="Koh et al., On the Accuracy of Influence Functions for Measuring Group Effects, NeurIPS 2019",
-        needs=Needs.MODEL | Needs.OUTPUTS, units="measurement", additive=False,
+        needs=Needs.MODEL | Needs.OUTPUTS, units="measurement", additive=False, groups=True,
     )  # fmt: skip
     Config = GroupConfig
     config: GroupConfig
@@ -96,8 +96,12 @@ class GroupInfluence(Bilinear):
         Raises:
             Unavailable: Too many parameters, or a custom loss.
         """
-        check_curvature(task, "ggn")
+        self.check(task)
         return GroupFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a curvature that a custom loss does not have."""
+        check_curvature(task, "ggn")
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients, the curvature, and every row's change."""

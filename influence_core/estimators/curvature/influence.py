@@ -30,6 +30,7 @@ Grosse, If Influence Functions are the Answer, Then What is the Question?, NeurI
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 from pydantic import Field
@@ -52,6 +53,8 @@ from influence_core.registry import preset, register
 from influence_core.run import Run
 from influence_core.task import Needs, Task
 
+# Of one product of the curvature with vectors, in passes over the training rows, and of each vector; measured.
+_PRODUCT, _PRODUCT_EACH, _PRODUCT_SECONDS = 8.0, 2.0, 5e-3
 MAX_PARAMETERS = 12_000  # of a curvature written out: 1.2 GB in float64
 _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
 _REFERENCE = "Koh & Liang, Understanding Black-box Predictions via Influence Functions, ICML 2017"
@@ -100,6 +103,11 @@ class InfluenceExact(Influence):
             Unavailable: Too many parameters, or no Gauss-Newton curvature of a custom loss.
             NumericalProblem: The curvature is not positive definite with this damping.
         """
+        self.check(task)
+        return ExactFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a curvature that a custom loss does not have, or that is too large."""
         check_curvature(task, self.config.curvature)
         size = self.n_attributed(task)
         if size > MAX_PARAMETERS:
@@ -108,7 +116,6 @@ class InfluenceExact(Influence):
                 f"{size:,} parameters need {8e-9 * size**2:,.1f} GB; the limit is {MAX_PARAMETERS:,} parameters.",
                 "Use if_cg, or config layers=('last',).",
             )
-        return ExactFitted(self, task, run)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients, the curvature and its factorisation, growing as P^3."""
@@ -143,8 +150,19 @@ class InfluenceIterative(Influence):
         Raises:
             Unavailable: No Gauss-Newton curvature of a custom loss.
         """
-        check_curvature(task, self.config.curvature)
+        self.check(task)
         return IterativeFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a curvature that a custom loss does not have."""
+        check_curvature(task, self.config.curvature)
+
+    def cost(self, task: Task, sizes: Sizes) -> Cost:
+        """The gradients; every question is a solve, taken to need half of its iterations."""
+        base, own = super().cost(task, sizes), self._sizes(task, sizes)
+        products = self.config.max_iterations / 2
+        asking = products * (_PRODUCT * own.pass_seconds + _PRODUCT_SECONDS)
+        return replace(base, asking=asking, query=products * _PRODUCT_EACH * own.pass_seconds)
 
 
 @final

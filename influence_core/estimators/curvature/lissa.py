@@ -19,10 +19,8 @@ from __future__ import annotations
 
 from typing import final
 
-from influence_core.curvature_cache import check_curvature
 from influence_core.estimator import Info
-from influence_core.estimators.inverse_curvature import Influence
-from influence_core.estimators.lissa_sum import LissaConfig, LissaFitted
+from influence_core.estimators.lissa_sum import LissaConfig, LissaFitted, SummedInfluence
 from influence_core.registry import register
 from influence_core.run import Run
 from influence_core.task import Needs, Task
@@ -30,7 +28,7 @@ from influence_core.task import Needs, Task
 
 @final
 @register
-class Lissa(Influence):
+class Lissa(SummedInfluence):
     """Influence functions by a stochastic sum."""
 
     info = Info(
@@ -49,5 +47,5 @@ class Lissa(Influence):
         Raises:
             Unavailable: No Gauss-Newton curvature of a custom loss.
         """
-        check_curvature(task, self.config.curvature)
+        self.check(task)
         return LissaFitted(self, task, run)

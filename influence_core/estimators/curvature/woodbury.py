@@ -71,13 +71,17 @@ class InfluenceWoodbury(Bilinear):
         Raises:
             Unavailable: Too many training rows.
         """
+        self.check(task)
+        return WoodburyFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse too many training rows."""
         if task.n_train > MAX_ROWS:
             raise Unavailable(
                 "The kernel of the training rows is too large",
                 f"{task.n_train:,} rows need {16e-9 * task.n_train**2:,.1f} GB; the limit is {MAX_ROWS:,} rows.",
                 "Use if_ekfac, which grows with the number of rows.",
             )
-        return WoodburyFitted(self, task, run)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients, their kernel and its eigenvectors."""

@@ -87,12 +87,16 @@ class Magic(RecordedSteps):
         Raises:
             Unavailable: ``sgd_influence`` of a training by Adam.
         """
+        self.check(task)
+        return AdjointFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse ``sgd_influence`` of a training by Adam."""
         if self.named.name == "sgd_influence" and task.optimizer != "sgd":
             raise Unavailable(
                 f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
-        return AdjointFitted(self, task, run)
 
 
 @final

@@ -77,12 +77,16 @@ class Hydra(RecordedSteps):
         Raises:
             Unavailable: A training by Adam; derivatives of more than 4 GiB.
         """
+        self.check(task)
+        return HydraFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a training that was not by SGD."""
         if task.optimizer != "sgd":
             raise Unavailable(
                 f"{self.named.title} cannot run here", f"The model was trained by {task.optimizer}.",
                 "Use method='magic', which follows any optimiser.",
             )  # fmt: skip
-        return HydraFitted(self, task, run)
 
     def followed(self, n_train: int, seed: int) -> Tensor:
         """Return the positions of the rows that are followed, in order."""

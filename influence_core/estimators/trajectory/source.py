@@ -72,6 +72,11 @@ class Source(Bilinear):
         Raises:
             Unavailable: A training by Adam, or no Gauss-Newton curvature of a custom loss.
         """
+        self.check(task)
+        return SourceFitted(self, task, run)
+
+    def check(self, task: Task) -> None:
+        """Refuse a training that was not by SGD, and a custom loss."""
         if task.optimizer != "sgd":
             raise Unavailable(
                 f"{self.named.title} cannot run here",
@@ -79,7 +84,6 @@ class Source(Bilinear):
                 "Use method='magic', which follows any optimiser.",
             )
         check_curvature(task, "ggn")
-        return SourceFitted(self, task, run)
 
     def identity(self, task: Task, run: Run) -> dict[str, Any]:
         """Add the recording that the segments are taken from."""
