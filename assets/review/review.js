@@ -199,8 +199,10 @@ class Desk {
   }
   paint() {
     if (!this.root) return;
-    const typed = this.comment && this.comment.ownerCard === this.at ? this.comment.value : null;
-    const focused = this.comment && this.root.activeElement === this.comment;
+    // An answer of the server that arrives while somebody types takes neither the letters nor the field.
+    const fields = ["comment", "number"].filter((name) => this[name]?.ownerCard === this.at);
+    const typed = fields.map((name) => [name, this[name].value]);
+    const focused = fields.some((name) => this.root.activeElement === this[name]);
     const body = this.root.querySelector(".desk");
     const card = this.card();
     if (!this.reviewer) {
@@ -208,13 +210,13 @@ class Desk {
       if (document.activeElement === document.body) body.querySelector("input").focus(); // nobody is busy elsewhere
       return;
     }
-    if (focused && typed !== null && body.dataset.at === String(this.at)) return this.header(body.querySelector("header"));
+    if (focused && body.dataset.at === String(this.at)) return this.header(body.querySelector("header"));
     const top = el("header", ""); this.header(top);
     const inside = card ? this.main(card) : el("div", "empty", el("b", "", this.at !== null && this.at >= this.total ? "The queue is done." : "Loading…"),
       el("p", "soft", this.at !== null && this.at >= this.total ? `You decided about ${this.done} of ${this.total} rows. The screen Decisions has the patch and the cleaned data.` : ""));
     body.replaceChildren(top, inside);
     body.dataset.at = String(this.at);
-    if (typed && this.comment) this.comment.value = typed;
+    for (const [name, value] of typed) if (value && this[name]?.ownerCard === this.at) this[name].value = value;
   }
   header(top) {
     const waiting = this.outbox.waiting(this.reviewer).length, minutes = (Date.now() - this.began) / 60000;
@@ -247,7 +249,7 @@ class Desk {
         if (event.key !== "Enter" || event.repeat || event.isComposing) return;
         if (asNumber(box.value) === null) { said.textContent = `“${box.value.trim()}” is no number: write it like 3.5 or 1,250.`; return; }
         box.blur(); this.label(box.value.trim()); });
-      this.number = box;
+      this.number = box; box.ownerCard = this.at;
       return el("div", "classes", box, el("kbd", "", shown(this.keys.other)), said);
     }
     const all = this.digits(card), few = [...all.slice(0, Math.min(10, card.classes.length)), ...all.slice(card.classes.length)].slice(0, 20);

@@ -21,8 +21,8 @@ def reviewer(study: str, key: str) -> str:
     """Return the name under which a batch is written: of whoever is signed in, or the one that they type here."""
     if person := service.known_reviewer(study):
         return person
-    session.hold(key, session.entered([key]).get(key) or session.kept(session.REVIEWER) or "")
-    return str(st.text_input("Your name", key=key, max_chars=_MAX_NAME, placeholder="stands beside every decision"))
+    tied = session.shown(key, session.entered([key]).get(key) or session.kept(session.REVIEWER) or "", shows="value")
+    return str(st.text_input("Your name", max_chars=_MAX_NAME, placeholder="stands beside every decision", **tied))
 
 
 def confirm(study: str, batch: service.Batch, key: str, to: str = "", within: str = "") -> None:

@@ -73,10 +73,11 @@ def chosen(view: View, made: Sequence[service.Version]) -> tuple[str, str]:
     after = view.after if view.after in names and view.after else made[-1].id
     before = view.before if view.before in names and view.before != after else ""
     with st.container(horizontal=True, gap="small", key="compare_pick"):
-        st.selectbox("Before", [one for one in names if one != after], format_func=names.__getitem__,
-                     **session.widget("before", before))  # fmt: skip
-        st.selectbox("After", [one for one in names if one], format_func=names.__getitem__,
-                     **session.widget("after", after))  # fmt: skip
+        earlier, later = [one for one in names if one != after], [one for one in names if one]
+        st.selectbox("Before", earlier, format_func=names.__getitem__,
+                     **session.widget("before", before, among=earlier))  # fmt: skip
+        st.selectbox("After", later, format_func=names.__getitem__,
+                     **session.widget("after", after, among=later))  # fmt: skip
     return before, after
 
 
@@ -185,7 +186,8 @@ def same(view: View, found: service.SamePrediction) -> None:
     if view.again:
         options.setdefault(str(found.row_id), f"row {found.row_id}")
     st.selectbox("Another test row (wrong before first, then those that changed most)", list(options),
-                 format_func=options.__getitem__, **session.widget("again", view.again))  # fmt: skip
+                 format_func=options.__getitem__,
+                 **session.widget("again", view.again, among=list(options)))  # fmt: skip
     places = st.columns(2, gap="medium")
     for place, title, seen in zip(places, ("Before", "After"), (found.before, found.after), strict=True):
         with place, st.container(key=f"again_{title.lower()}"):

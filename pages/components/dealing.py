@@ -16,14 +16,14 @@ def panel(study: str, *, may_change: bool) -> None:
     deal = service.dealing(study)
     with st.expander("Who reviews what"):
         entered = session.entered([_NAMES, _SHARE])
-        session.hold(_NAMES, entered.get(_NAMES, "\n".join(deal.reviewers)))
-        session.hold(_SHARE, entered.get(_SHARE, round(100 * deal.overlap)))
+        names = session.shown(_NAMES, entered.get(_NAMES, "\n".join(deal.reviewers)), shows="value")
+        share = session.shown(_SHARE, entered.get(_SHARE, round(100 * deal.overlap)), shows="value")
         st.text_area(
-            "Reviewers, one name a line", key=_NAMES, height=110, disabled=not may_change,
+            "Reviewers, one name a line", height=110, disabled=not may_change, **names,
             help="The names that they sign in with, or type on the desk. With fewer than two, everybody sees all rows.",
         )  # fmt: skip
         st.slider(
-            "Rows that everybody sees, %", 0, 100, key=_SHARE, disabled=not may_change,
+            "Rows that everybody sees, %", 0, 100, disabled=not may_change, **share,
             help="Only rows that several people decided can tell how far they agree. The others are one person's each.",
         )  # fmt: skip
         st.html(element("p", text(_words(service.shares(study))), css="if-note"))

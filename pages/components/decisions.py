@@ -125,8 +125,9 @@ def _resolve(study: str, split: str, row: int | str, action: str, label: str | N
 def guidelines(study: str, page: service.DecisionsPage) -> None:
     """Draw the guidelines, which owners may change."""
     with st.expander("Guidelines for reviewers"):
-        session.hold("guidelines", session.entered(["guidelines"]).get("guidelines", service.guidelines(study)))
-        st.text_area("Shown beside every card", key="guidelines", height=160, disabled=not page.may_resolve)
+        now = session.entered(["guidelines"]).get("guidelines", service.guidelines(study))
+        st.text_area("Shown beside every card", height=160, disabled=not page.may_resolve,
+                     **session.shown("guidelines", now, shows="value"))  # fmt: skip
         st.button("Save", key="save_guidelines", disabled=not page.may_resolve, on_click=_save, args=(study,))
 
 

@@ -45,18 +45,18 @@ def prediction_filter(view: View, classes: Sequence[str]) -> service.PredictionF
     labels = "" if classes else "error"
     st.selectbox(
         "Show", list(statuses), format_func=statuses.__getitem__, label_visibility="collapsed",
-        **session.widget("status", view.status, labels=labels),
+        **session.widget("status", view.status, labels=labels, among=list(statuses)),
     )  # fmt: skip
     if classes:
         _class_filters(view, classes)
     with st.container(horizontal=True, gap="xsmall", key="search_filter"):
         st.text_input(
             "Search", placeholder="Search", label_visibility="collapsed", type="search", max_chars=200,
-            **session.widget("text", view.text),
+            **session.widget("text", view.text, shows="value"),
         )  # fmt: skip
         st.selectbox(
             "Order", list(orders), format_func=orders.__getitem__, label_visibility="collapsed",
-            **session.widget("order", view.order, labels=labels),
+            **session.widget("order", view.order, labels=labels, among=list(orders)),
         )  # fmt: skip
         if view.order == "random":
             st.button(
@@ -71,11 +71,13 @@ def _class_filters(view: View, classes: Sequence[str]) -> None:
     with st.container(horizontal=True, gap="xsmall", key="cell_filter"):
         st.selectbox(
             "Given label", any_class, format_func=lambda name: f"given {name}" if name else "given: any",
-            label_visibility="collapsed", **session.widget("given", view.given, _without_cell("given")),
+            label_visibility="collapsed",
+            **session.widget("given", view.given, _without_cell("given"), among=any_class),
         )  # fmt: skip
         st.selectbox(
             "Predicted label", any_class, format_func=lambda name: f"said {name}" if name else "said: any",
-            label_visibility="collapsed", **session.widget("predicted", view.predicted, _without_cell("predicted")),
+            label_visibility="collapsed",
+            **session.widget("predicted", view.predicted, _without_cell("predicted"), among=any_class),
         )  # fmt: skip
 
 
@@ -120,7 +122,8 @@ def controls(
     if classes:
         _target_box(view, query, classes)
     measurement = _measurement_box(view, method, classes)
-    st.selectbox("Rows", sorted({*TOP, view.k}), help="Rows per side", **session.widget("k", view.k))
+    counts = sorted({*TOP, view.k})
+    st.selectbox("Rows", counts, help="Rows per side", **session.widget("k", view.k, among=counts))
     options = _options_box(view, method)
     return service.ExplainRequest(
         ids=ids,
@@ -142,7 +145,9 @@ def _method_box(methods: Sequence[service.MethodView], method: service.MethodVie
         list(usable),
         format_func=lambda name: usable[name].title + ("" if usable[name].fitted else " · needs a fit"),
         help=f"{method.summary} Units: {method.units_in_words}.",
-        **session.widget("method", method.id, lambda new: {"method": new, "config": ()}, labels=fitted),
+        **session.widget(
+            "method", method.id, lambda new: {"method": new, "config": ()}, labels=fitted, among=list(usable)
+        ),
     )
 
 
@@ -158,7 +163,9 @@ def _target_box(view: View, query: service.Datum | None, classes: Sequence[str])
         options,
         format_func=lambda name: names.get(name, f"Class {name}"),
         help="Why this label? The one whose score is explained.",
-        **session.widget("target", view.target, labels="·".join([*names.values(), view.typed and "own"])),
+        **session.widget(
+            "target", view.target, labels="·".join([*names.values(), view.typed and "own"]), among=options
+        ),
     )
 
 
@@ -175,7 +182,7 @@ def _measurement_box(view: View, method: service.MethodView, classes: Sequence[s
     st.selectbox(
         "Measured as", list(method.measurements), format_func=lambda name: names.get(str(name), str(name)),
         help=f"What the scores are about; higher is better. Minus the loss is {loss}.",
-        **session.widget("measurement", kind, labels="" if classes else "error"),
+        **session.widget("measurement", kind, labels="" if classes else "error", among=list(method.measurements)),
     )  # fmt: skip
     return kind
 
@@ -202,21 +209,18 @@ def _option(field: service.ConfigField, value: Any, method: service.MethodView) 
     key = _key(method, field)
     if field.name == "layers" and method.layers:
         named = [name.strip() for name in option_text(value).split(",") if name.strip()]
-        session.hold(key, named)
-        st.multiselect(
-            field.label, sorted({*method.layers, *named}), help=field.help, key=key, placeholder="All layers"
-        )
+        st.multiselect(field.label, sorted({*method.layers, *named}), help=field.help, placeholder="All layers",
+                       **session.shown(key, named, shows="default"))  # fmt: skip
     elif field.kind == "bool":
-        session.hold(key, bool(value))
-        st.toggle(field.label, help=field.help, key=key)
+        st.toggle(field.label, help=field.help, **session.shown(key, bool(value), shows="value"))
     elif field.kind == "choice":
-        session.hold(key, value)
-        st.selectbox(field.label, list(field.choices), help=field.help, key=key)
+        choices = list(field.choices)
+        st.selectbox(field.label, choices, help=field.help, **session.shown(key, value, among=choices))
     else:
         # Numbers as text: a damping of 1e-7 keeps its digits, and an empty field can mean "none".
-        session.hold(key, option_text(value))
         bounds = f"{field.low:g} to {field.high:g}" if field.low is not None and field.high is not None else None
-        st.text_input(field.label, help=field.help, key=key, placeholder=bounds, max_chars=200)
+        st.text_input(field.label, help=field.help, placeholder=bounds, max_chars=200,
+                      **session.shown(key, option_text(value), shows="value"))  # fmt: skip
 
 
 def _apply(method: service.MethodView) -> None:

@@ -27,8 +27,9 @@ def images(view: View, preview: service.ImagesPreview) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="import_line"):
         st.selectbox(
             "Label", preview.labels, format_func=_label_words, placeholder="There is none", disabled=not preview.labels,
-            index=None if not label else 0, help="What the model learns to say of an image.",
-            **session.widget("label", label or None, lambda new: {"roles": label_choice(preview, new)}),
+            help="What the model learns to say of an image.",
+            **session.widget("label", label or None, lambda new: {"roles": label_choice(preview, new)},
+                             among=preview.labels),
         )  # fmt: skip
         name_and_start(view, preview, check.roles)
     cost(check.cost)

@@ -89,20 +89,19 @@ def settings(view: View, preview: service.ImportPreview) -> service.ImportCheck:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="import_line"):
         st.selectbox(
             "Label", names, help="The column that the model learns to say.", placeholder="Choose a column",
-            index=None if label is None else 0,
-            **session.widget("label", label, lambda new: with_role(view, preview, new, "label")),
+            **session.widget("label", label, lambda new: with_role(view, preview, new, "label"), among=names),
         )  # fmt: skip
         st.selectbox(
             "Answer", TASKS, format_func=ANSWERS.__getitem__, disabled=label is None,
             help="A class: the label names one of several kinds. A number: the label is an amount.",
-            **session.widget("task", check.task or TASKS[0]),
+            **session.widget("task", check.task or TASKS[0], among=TASKS),
         )  # fmt: skip
         if "text" in roles.values():
             st.selectbox(
                 "Read the text", READINGS, format_func=READ.__getitem__,
                 help="By its words: quick, and every word's part in a prediction can be shown. By its meaning: a small "
                 "language model (MiniLM) turns it into 384 numbers; slower, and words cannot be told apart afterwards.",
-                **session.widget("reading", view.reading or READINGS[0]),
+                **session.widget("reading", view.reading or READINGS[0], among=READINGS),
             )  # fmt: skip
         name_and_start(view, preview, check.roles)
     cost(check.cost)
@@ -118,7 +117,8 @@ def name_and_start(
     view: View, preview: service.ImportPreview | service.ImagesPreview, roles: dict[str, Any] | None
 ) -> None:
     """Draw the study's name and the button that starts; without roles there is nothing to start."""
-    st.text_input("Name of the study", max_chars=100, placeholder=preview.title, **session.widget("title", view.title))
+    st.text_input("Name of the study", max_chars=100, placeholder=preview.title,
+                  **session.widget("title", view.title, shows="value"))  # fmt: skip
     st.button(
         "Import and train", type="primary", icon=":material/play_arrow:", key="import_start", disabled=roles is None,
         on_click=start, args=(preview.token, roles, view.title),
@@ -194,7 +194,8 @@ def column_table(view: View, preview: service.ImportPreview, check: service.Impo
             said.html(column_line(column, roles[column.name]))
             choice.selectbox(
                 f"Role of {column.name}", ROLES, format_func=IN_WORDS.__getitem__, label_visibility="collapsed",
-                **session.widget(f"role.{place}", roles[column.name], _role_change(view, preview, column.name)),
+                **session.widget(f"role.{place}", roles[column.name], _role_change(view, preview, column.name),
+                                 among=ROLES),
             )  # fmt: skip
             if check.problem is not None and check.column == column.name:
                 st.html(errors.problem_panel(*check.problem))

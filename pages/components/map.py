@@ -53,15 +53,16 @@ def controls(view: View, classes: tuple[str, ...]) -> None:
                ("Rows", "rows", SPLITS))  # fmt: skip
     for label, field, options in choices:
         st.selectbox(label, list(options), format_func=options.__getitem__,
-                     **session.widget(field, getattr(view, field)))  # fmt: skip
+                     **session.widget(field, getattr(view, field), among=list(options)))  # fmt: skip
     if not classes:
         return
     status = view.status if view.status in STATUSES else "all"
     st.selectbox("Predictions", list(STATUSES), format_func=STATUSES.__getitem__,
-                 **session.widget("status", status, labels="map"))  # fmt: skip
+                 **session.widget("status", status, labels="map", among=list(STATUSES)))  # fmt: skip
     for label, field in (("Labelled", "given"), ("Predicted", "predicted")):
-        st.selectbox(label, ["", *classes], format_func=lambda name: name or "Any",
-                     **session.widget(field, getattr(view, field), labels="map"))  # fmt: skip
+        named = ["", *classes]
+        st.selectbox(label, named, format_func=lambda name: name or "Any",
+                     **session.widget(field, getattr(view, field), labels="map", among=named))  # fmt: skip
 
 
 def chart(view: View, shown: service.MapView) -> None:

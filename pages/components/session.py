@@ -105,10 +105,9 @@ def settle(**changes: Any) -> View:
     return st.session_state[_STATE]
 
 
-def hold_study() -> str:
-    """Make the study picker show the study of the view, and return its key."""
-    hold(_STUDY, view().base)
-    return _STUDY
+def hold_study(names: Sequence[str]) -> dict[str, Any]:
+    """Make the study picker show the study of the view, and return its key and where it starts."""
+    return shown(_STUDY, view().base, among=names)
 
 
 def version_picked() -> None:
@@ -116,10 +115,9 @@ def version_picked() -> None:
     update(study="@".join(part for part in (view().base, st.session_state["w.version"]) if part))
 
 
-def hold_version() -> str:
-    """Make the version picker show the version of the view, and return its key."""
-    hold("w.version", view().version)
-    return "w.version"
+def hold_version(names: Sequence[str]) -> dict[str, Any]:
+    """Make the version picker show the version of the view, and return its key and where it starts."""
+    return shown("w.version", view().version, among=names)
 
 
 def study_picked() -> None:
@@ -160,8 +158,9 @@ def href(screen: str, **changes: Any) -> str:
 
 
 def widget(
-    field: str, value: Any, changes: Callable[[Any], dict[str, Any]] | None = None, labels: str = ""
-) -> dict[str, Any]:
+    field: str, value: Any, changes: Callable[[Any], dict[str, Any]] | None = None, labels: str = "", *,
+    among: Sequence[Any] | None = None, shows: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """Return the arguments that tie a Streamlit widget to the view.
 
     Args:
@@ -170,13 +169,36 @@ def widget(
         changes: From the widget's new value to changed fields of the view; default: ``{field: value}``.
         labels: What the words of its options depend on. A select box goes on showing the old words for an unchanged
             value, so that other words need another widget.
+        among: The options of a select box.
+        shows: What another widget calls its first value, as in :func:`shown`.
 
     Returns:
-        ``key``, ``on_change`` and ``args`` for the widget; it must be given no value of its own.
+        ``key``, ``on_change``, ``args`` and the first value for the widget; it must be given no value of its own.
     """
     key = f"w.{field}.{labels}" if labels else f"w.{field}"
+    tied = {"on_change": _report, "args": (key, changes or (lambda new: {field: new}))}
+    return shown(key, value, among=among, shows=shows) | tied
+
+
+def shown(key: str, value: Any, *, among: Sequence[Any] | None = None, shows: str = "") -> dict[str, Any]:
+    """Make the widget with this key show ``value``, and return its key and first value.
+
+    The value goes two ways. Streamlit sends a value that was set here with one run only: a browser that is still
+    loading the widget when the next run comes never sees it, shows the first value instead, and reports that one with
+    the next click, as if the user had chosen it.
+
+    Args:
+        key: The widget's key.
+        value: What it must show now.
+        among: The options of a select box, which starts from an index.
+        shows: What another widget calls its first value: "value" (text, numbers, toggles) or "default" (the lists of
+            which some can be chosen).
+    """
     hold(key, value)
-    return {"key": key, "on_change": _report, "args": (key, changes or (lambda new: {field: new}))}
+    if among is None:
+        return {"key": key, shows: value}
+    options = list(among)
+    return {"key": key, "index": options.index(value) if value in options else None}
 
 
 def _report(key: str, changes: Callable[[Any], dict[str, Any]]) -> None:

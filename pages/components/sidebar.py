@@ -28,9 +28,9 @@ def top(studies: Sequence[service.StudyCard], pages: Mapping[str, st.Page]) -> N
             "Study",
             list(titles),
             format_func=titles.__getitem__,
-            key=session.hold_study(),
             on_change=session.study_picked,
             label_visibility="collapsed",
+            **session.hold_study(list(titles)),
         )
         with errors.shown():
             _version()
@@ -52,8 +52,8 @@ def _version() -> None:
     made = {version.id: version.name for version in service.versions(session.view().base)}
     if made:
         names = {"": "original", **made}
-        st.selectbox("Version", list(names), format_func=names.__getitem__, key=session.hold_version(),
-                     on_change=session.version_picked)  # fmt: skip
+        st.selectbox("Version", list(names), format_func=names.__getitem__, on_change=session.version_picked,
+                     **session.hold_version(list(names)))  # fmt: skip
 
 
 def screens(pages: Mapping[str, st.Page]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -48,17 +49,17 @@ def chosen_rows(view: View) -> service.SuspectFilter:
     )  # fmt: skip
 
 
-def _tied(field: str, value: Any) -> dict[str, Any]:
-    """Return what ties a widget to a filter; another filter starts from its first page."""
-    return session.widget(field, value, lambda new: {field: new if new is not None else "", "page": 0})
+def _tied(field: str, value: Any, among: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Return what ties a select box (or without options, another widget) to a filter, which starts from page one."""
+    changes = lambda new: {field: new if new is not None else "", "page": 0}  # noqa: E731
+    return session.widget(field, value, changes, among=among, shows="" if among else "value")
 
 
 def lists(view: View) -> None:
     """Draw the choice between label suspects and the further lists."""
     st.segmented_control(
         "List", list(LISTS), format_func=lambda name: LISTS[name], label_visibility="collapsed", required=True,
-        # A browser that is clicked while the screen still arrives reports the control as it was before its value came.
-        **session.widget("listing", view.listing, lambda new: {"listing": new or view.listing, "page": 0}),
+        **session.widget("listing", view.listing, lambda new: {"listing": new, "page": 0}, shows="default"),
     )  # fmt: skip
 
 
@@ -66,15 +67,21 @@ def filters(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> 
     """Draw the filters, and what the chosen detector looks at."""
     columns = {"": next(c for c in page.columns if c.name == _default(page)), **{c.name: c for c in page.columns}}
     del columns[_default(page)]
-    st.selectbox("Ordered by", list(columns), format_func=lambda n: _named(columns[n], n), **_tied("by", view.by))
+    st.selectbox(
+        "Ordered by", list(columns), format_func=lambda n: _named(columns[n], n), **_tied("by", view.by, list(columns))
+    )
     about = element("p", text(f"{page.column.summary} Unit: {page.column.unit}."), css="if-scale")
     st.html(about + (in_sample() if page.column.in_sample else ""))
     if classes:
         options = ["", *classes]
         any_class = {"": "any class", **{name: plain_label(name) for name in classes}}
-        st.selectbox("Labelled", options, format_func=lambda name: any_class[name], **_tied("labelled", view.labelled))
+        st.selectbox("Labelled", options, format_func=lambda name: any_class[name], 
+                     **_tied("labelled", view.labelled, options))  # fmt: skip
         st.selectbox(
-            "Suggested", options, format_func=lambda name: any_class[name], **_tied("suggested", view.suggested)
+            "Suggested",
+            options,
+            format_func=lambda name: any_class[name],
+            **_tied("suggested", view.suggested, options),
         )
         st.toggle(
             "Likely errors only",
@@ -84,19 +91,22 @@ def filters(view: View, page: service.SuspectPage, classes: tuple[str, ...]) -> 
     if page.n_flagging > 1:
         counts = list(range(page.n_flagging + 1))
         st.selectbox(
-            "Detectors that say “mislabelled”", counts, **_tied("agree", min(view.agree, page.n_flagging)),
+            "Detectors that say “mislabelled”", counts, **_tied("agree", min(view.agree, page.n_flagging), counts),
             format_func=lambda n: f"at least {n} of {page.n_flagging}" if n else "any number",
         )  # fmt: skip
     if page.n_flagging > 1:
         flagging = {"": "any of them", **{c.name: plain_label(c.title) for c in page.columns if c.flags}}
         st.selectbox("One of which is", list(flagging), format_func=flagging.__getitem__,
-                     **_tied("flagged", view.flagged))  # fmt: skip
+                     **_tied("flagged", view.flagged, list(flagging)))  # fmt: skip
     if page.slice_columns:
         _slices(view, page)
     if page.planted is not None:
         words = {"": "all", "yes": "flipped on purpose", "no": "not flipped"}
         st.selectbox(
-            "Planted truth", list(words), format_func=lambda name: words[name], **_tied("planted", view.planted)
+            "Planted truth",
+            list(words),
+            format_func=lambda name: words[name],
+            **_tied("planted", view.planted, list(words)),
         )
     st.text_input("Search", placeholder="id, label, text or value", max_chars=200, **_tied("search", view.search))
 
@@ -106,13 +116,15 @@ def _slices(view: View, page: service.SuspectPage) -> None:
     columns = {"": "all rows", **{name: plain_label(name) for name in page.slice_columns}}
     st.selectbox(
         "Slice by", list(columns), format_func=columns.__getitem__,
-        **session.widget("sliced", view.sliced, lambda new: {"sliced": new or "", "group": "", "page": 0}),
+        **session.widget("sliced", view.sliced, lambda new: {"sliced": new or "", "group": "", "page": 0},
+                         among=list(columns)),
     )  # fmt: skip
     if page.groups:
         groups = {"": "all", **{name: f"{plain_label(name)} · {count:,}" for name, count in page.groups}}
         st.selectbox(
             "Slice", list(groups), format_func=groups.__getitem__,
-            **session.widget("group", view.group, lambda new: {"group": new or "", "page": 0}, labels=view.sliced),
+            **session.widget("group", view.group, lambda new: {"group": new or "", "page": 0}, labels=view.sliced,
+                             among=list(groups)),
         )  # fmt: skip
 
 

@@ -76,10 +76,10 @@ def duration(seconds: float) -> str:
 def _other_metrics(page: service.TrustPage) -> None:
     titles = {table.metric: table.title for table in page.tables}
     st.html(element("h2", "Other questions"))
-    if session.entered([_METRIC]).get(_METRIC) not in titles:
-        session.hold(_METRIC, page.tables[0].metric)
-    chosen = st.segmented_control("Question", list(titles), format_func=titles.__getitem__, key=_METRIC,
-                                  label_visibility="collapsed", required=True)  # fmt: skip
+    held = session.entered([_METRIC]).get(_METRIC)
+    tied = session.shown(_METRIC, held if held in titles else page.tables[0].metric, shows="default")
+    chosen = st.segmented_control("Question", list(titles), format_func=titles.__getitem__,
+                                  label_visibility="collapsed", required=True, **tied)  # fmt: skip
     table = next((one for one in page.tables if one.metric == chosen), page.tables[0])
     st.html(metric_table(table))
 
@@ -106,9 +106,9 @@ def _figure(value: float) -> str:
 
 def _agreement(found: service.Agreement) -> None:
     st.html(element("h2", "How far the methods agree with each other"))
-    session.hold(_AGREED, session.entered([_AGREED]).get(_AGREED) or _RANKS)
-    chosen = st.segmented_control("Agreement by", [_RANKS, _SHARED], key=_AGREED, label_visibility="collapsed",
-                                  required=True)  # fmt: skip
+    tied = session.shown(_AGREED, session.entered([_AGREED]).get(_AGREED) or _RANKS, shows="default")
+    chosen = st.segmented_control("Agreement by", [_RANKS, _SHARED], label_visibility="collapsed", required=True,
+                                  **tied)  # fmt: skip
     share = chosen == _SHARED
     values = found.shared if share else found.ranks
     words = f"The share of the top {found.top} proponents that two methods have in common, averaged over test rows."

@@ -43,10 +43,10 @@ def _methods(page: service.TrustPage) -> list[str]:
     titles = {one.method: priced(one) for one in page.candidates}
     held = session.remembered(_CHOSEN, None)
     suggested = [one.method for one in page.candidates if one.suggested]
-    session.hold(_CHOSEN, suggested if held is None else [name for name in held if name in titles])
+    now = suggested if held is None else [name for name in held if name in titles]
     chosen = st.multiselect(
         "Methods, with the estimate for fitting each and answering for 100 predictions", list(titles),
-        format_func=titles.__getitem__, key=_CHOSEN,
+        format_func=titles.__getitem__, **session.shown(_CHOSEN, now, shows="default"),
     )  # fmt: skip
     return session.remember(_CHOSEN, chosen)
 
@@ -58,11 +58,12 @@ def priced(one: service.Candidate) -> str:
 
 def _numbers() -> tuple[int, int]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="trust_line"):
-        session.hold(_SUBSETS, session.remembered(_SUBSETS, 50))
-        session.hold(_SEEDS, session.remembered(_SEEDS, 2))
-        subsets = st.number_input("Random halves", 10, 500, key=_SUBSETS, step=10, width=140)
-        seeds = st.number_input("Trainings of each", 1, 10, key=_SEEDS, width=140,
-                                help="Two or more show how noisy retraining itself is.")  # fmt: skip
+        halves, each = session.remembered(_SUBSETS, 50), session.remembered(_SEEDS, 2)
+        subsets = st.number_input("Random halves", 10, 500, step=10, width=140,
+                                  **session.shown(_SUBSETS, halves, shows="value"))  # fmt: skip
+        seeds = st.number_input("Trainings of each", 1, 10, width=140,
+                                help="Two or more show how noisy retraining itself is.",
+                                **session.shown(_SEEDS, each, shows="value"))  # fmt: skip
     return session.remember(_SUBSETS, int(subsets)), session.remember(_SEEDS, int(seeds))
 
 
@@ -80,9 +81,10 @@ def _metrics(page: service.TrustPage, plan: service.MeasuringPlan | None) -> lis
     chosen = []
     for one in page.metrics:
         price = one.problem or (plan.prices.get(one.name, "") if plan is not None else "")
-        session.hold(_key(one.name), bool(session.remembered(_key(one.name), one.suggested) and not one.problem))
+        now = bool(session.remembered(_key(one.name), one.suggested) and not one.problem)
         label = f"**{plain_label(one.title)}** · {_plain(price)}"
-        ticked = st.checkbox(label, key=_key(one.name), help=one.question, disabled=bool(one.problem))
+        ticked = st.checkbox(label, help=one.question, disabled=bool(one.problem),
+                             **session.shown(_key(one.name), now, shows="value"))  # fmt: skip
         if not one.problem and session.remember(_key(one.name), ticked):
             chosen.append(one.name)
     return chosen

@@ -64,8 +64,9 @@ def _choice(study: str, page: service.RemovalPage, datum: service.Datum) -> None
     words.setdefault(here, _named(datum))
     labels = str(len(known))  # other words need another widget
     st.selectbox(
-        "Prediction, or type the id of a test row", options, format_func=lambda one: words.get(one, one),
-        accept_new_options=True, **session.widget("followed", here, partial(_chosen, study), labels=labels),
+        "Prediction, or type the id of a test row", options, format_func=lambda one: str(words.get(one, one)),
+        accept_new_options=True,
+        **session.widget("followed", here, partial(_chosen, study), labels=labels, among=options),
     )  # fmt: skip
 
 
@@ -95,8 +96,9 @@ def _methods(page: service.RemovalPage, trusted: service.TrustPage) -> list[str]
     best = [line.method for line in trusted.lines if line.method in titles]
     cheap = [one.method for one in page.candidates if one.suggested and one.method not in best]
     default = [*best, *cheap][:_DEFAULTS]
-    session.hold(_METHODS, default if held is None else [name for name in held if name in titles])
-    return st.multiselect("Methods", list(titles), format_func=titles.__getitem__, key=_METHODS)
+    now = default if held is None else [name for name in held if name in titles]
+    return st.multiselect("Methods", list(titles), format_func=titles.__getitem__,
+                          **session.shown(_METHODS, now, shows="default"))  # fmt: skip
 
 
 def _begin(study: str, page: service.RemovalPage, row: str, methods: list[str]) -> None:
