@@ -35,6 +35,8 @@ def class_names(labels: pa.Array | pa.ChunkedArray) -> pa.Array:
     whole = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
     if isinstance(whole, pa.ChunkedArray):
         whole = pa.concat_arrays(whole.chunks)
+    if pa.types.is_string(whole.type):
+        return whole
     found = whole.dictionary_encode()
     different = [None if v is None or v != v else _class_name(v) for v in found.dictionary.to_pylist()]
     return pa.array(different, pa.string()).take(found.indices)
@@ -57,21 +59,19 @@ def different_labels(file: Path) -> set[Any]:
     return {label for labels in labels_of(file) for label in labels.unique().to_pylist()}
 
 
-def classes_of(tables: Tables) -> list[str]:
-    """Return the class names of every split: numbers by size, words by the alphabet."""
-    return sorted_classes(set().union(*(different_labels(file) for file in tables.values())))
-
-
 def sorted_classes(names: set[str]) -> list[str]:
     """Return class names in the order that people expect: numbers by size, words by the alphabet."""
     numbers = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
     return sorted(names, key=(lambda name: (int(name), name)) if numbers else (lambda name: (0, name)))
 
 
-def absent_notes(train: Path, classes: list[str]) -> list[str]:
-    """Return a sentence on the classes that no train row has, if any."""
-    missing = sorted(set(classes) - different_labels(train)) if classes else []
-    return [f"No train row has the label {', '.join(missing[:10])}: the model cannot learn it."] if missing else []
+def classes_of(tables: Tables) -> tuple[list[str], list[str]]:
+    """Return the class names of every split, in order, and a sentence on those that no train row has, if any."""
+    labels = {split: different_labels(file) for split, file in tables.items()}
+    classes = sorted_classes(set().union(*labels.values()))
+    missing = [name for name in classes if name not in labels["train"]]
+    said = f"No train row has the label {', '.join(missing[:10])}: the model cannot learn it."
+    return classes, [said] if missing else []
 
 
 def fitting_batches(train: Path, columns: list[str], run: Run, size: int = limits.ROWS_AT_ONCE) -> Iterator[pa.Table]:
@@ -156,6 +156,12 @@ def _targets(train: Path, classes: list[str]) -> np.ndarray:
     return np.concatenate([part.to_numpy() for part in parts]).astype(np.int64 if classes else np.float32)
 
 
+def _all_alike(file: Path) -> bool:
+    """Return whether a split has less than two labels; most have two among their first rows."""
+    seen: set[Any] = set()
+    return not any(len(seen := seen.union(labels.unique().to_pylist())) > 1 for labels in labels_of(file))
+
+
 def kept_encoding(
     train: Path, fitted: Callable[[], Encoder], work: PartialImport, run: Run
 ) -> tuple[Encoder, np.ndarray]:
@@ -186,7 +192,7 @@ def kept_encoding(
 
 
 def _encoded_rows(train: Path, encoder: Encoder, file: Path, run: Run) -> np.ndarray:
-    if len(different_labels(train)) < 2:
+    if _all_alike(train):
         why = "Every row that fell into train has the same label."
         raise BadInput("The model has nothing to tell apart", why, "Give more rows of the other labels.")
     if not encoder.shape[0]:

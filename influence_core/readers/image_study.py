@@ -15,7 +15,6 @@ from influence_core.readers import limits
 from influence_core.readers.building import (
     Learning,
     Tables,
-    absent_notes,
     classes_of,
     fitting_batches,
     kept_encoding,
@@ -64,7 +63,7 @@ def import_images(
         SplitFiles(work.folder, limits.IMAGES_AT_ONCE) as files,
     ):
         tables, said = _divided(source, plan, files, work, run)
-        classes = classes_of(tables) if plan.task == "classification" else []
+        classes, absent = classes_of(tables) if plan.task == "classification" else ([], [])
         _check_classes(len(classes), plan)
         train = tables["train"]
 
@@ -79,7 +78,7 @@ def import_images(
         header, states = trained_model(train, encoder, learning, inputs, run, work.training)
         header |= {
             "name": name or out.name, "title": title or source.path.name,
-            "notes": [*source.notes, *plan.notes, *said["notes"], *absent_notes(train, classes)],
+            "notes": [*source.notes, *plan.notes, *said["notes"], *absent],
             "description": f"{source.n_rows:,} images of {source.path.name}; the label is {plan.told}.",
         }  # fmt: skip
         return save_study(out, header, tables, encoder, states)

@@ -14,7 +14,6 @@ from influence_core.readers import limits
 from influence_core.readers.building import (
     Learning,
     Tables,
-    absent_notes,
     check_rest,
     class_names,
     classes_of,
@@ -64,13 +63,12 @@ def import_table(
         SplitFiles(work.folder, plain=True) as files,
     ):
         tables, divided = _divided(source, plan, files, work, run)
-        classes = classes_of(tables) if roles.task == "classification" else []
+        classes, absent = classes_of(tables) if roles.task == "classification" else ([], [])
         encoder, inputs = _encoded(tables, plan, work, run)
         kind = "table" if roles.text is None else "text"
         learning = Learning(kind, roles.task, classes, roles.label)
         header, states = trained_model(tables["train"], encoder, learning, inputs, run, work.training)
-        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *divided, *plan.notes]
-        notes += absent_notes(tables["train"], classes)
+        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *divided, *plan.notes, *absent]
         header |= {
             "name": name or out.name, "title": title or source.path.name, "notes": notes,
             "sensitive": [plan.shown[column] for column in roles.sensitive],
