@@ -1,7 +1,7 @@
 """The screen *Map*: its controls, the chart, and beside it what was drawn around or clicked.
 
-A lasso on Streamlit's own chart event sends every selected point up (127 bytes each, and above the message limit the
-connection is lost), so the chart reports nothing and a small component sends the region's corners alone.
+The chart is a component of its own. Streamlit's sends every selected point up (127 bytes each, and above the message
+limit the connection is lost); this one sends the corners of what was drawn, and is there two seconds earlier.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.components import v2
 
 from influence_core import service
-from pages.components import batches, errors, jobs, map_figure, session, theme
+from pages.components import batches, errors, jobs, map_picture, session, theme
 from pages.components.cards import prediction_grid
 from pages.components.html import element, number, percent, signed, text
 from pages.components.view import View
@@ -68,18 +68,16 @@ def controls(view: View, classes: tuple[str, ...]) -> None:
 def chart(view: View, shown: service.MapView) -> None:
     """Draw the points, and listen to what is drawn around them."""
     chosen = (view.split, view.row) if view.row else None
-    st.plotly_chart(
-        map_figure.map_figure(shown, chosen, session.theme()), key="map_chart", config=map_figure.CONFIG,
-        alt=map_figure.map_in_words(shown),
-    )  # fmt: skip
-    component = v2.component("influence_map", js=_script())
-    component(key=_KEY, data={"key": shown.key, "drawn": bool(region(shown))}, on_region_change=_drawn,
-              on_row_change=_clicked)  # fmt: skip
+    component = v2.component("influence_map", html='<div class="map"></div>', css=_part("map.css"),
+                             js=_part("outline.js", "map.js"))  # fmt: skip
+    data = map_picture.map_picture(shown, chosen, session.theme(), region(shown))
+    with st.container(key="map_chart"):
+        component(key=_KEY, data=data, on_region_change=_drawn, on_row_change=_clicked)
 
 
 @cache
-def _script() -> str:
-    return (theme.ASSETS / "map" / "region.js").read_text(encoding="utf-8")
+def _part(*names: str) -> str:
+    return "\n".join((theme.ASSETS / "map" / name).read_text(encoding="utf-8") for name in names)
 
 
 def _drawn() -> None:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from influence_core import service
 from pages.components import charts
-from pages.components.map_figure import CATEGORIES
+from pages.components.map_picture import CATEGORIES
 
 GRID = "rgba(127,127,127,.18)"
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

@@ -1,7 +1,9 @@
-"""The screen Map, and its figure."""
+"""The screen Map, and what its chart is given."""
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ import streamlit as st
 
 from influence_core import service
 from pages.components import map as component
-from pages.components import map_figure, session
+from pages.components import map_picture, session
 from tests.screens.conftest import Opener, markup
 from tests.screens.fake_map import FUNCTIONS, FakeMap
 from tests.screens.fake_service import FakeService
@@ -136,37 +138,65 @@ def view(**options: Any) -> service.MapView:
     return replace(found, **options)
 
 
+def unpacked(text: str, kind: str) -> np.ndarray:
+    return np.frombuffer(b64decode(text), kind)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_point_is_drawn_once_with_its_id(theme: str) -> None:
+def test_every_point_is_drawn_once_with_its_id_label_and_colour(theme: str) -> None:
     found = view()
-    figure = map_figure.map_figure(found, ("test", "5"), theme)
-    traces = [trace for trace in figure.data if trace.meta in ("train", "test")]
-    assert sum(len(trace.x) for trace in traces) == len(found.points.x)
-    ids = [int(i) for trace in traces if trace.meta == "test" for i in trace.customdata]
-    assert sorted(ids) == list(range(found.n_rows["test"]))
-    for trace in traces:
-        assert set(trace.text) == {trace.name}  # of a class, only its rows
-    assert len([trace for trace in traces if trace.showlegend]) == 10
-    ring = figure.data[-1]
-    place = [i for i, test in enumerate(found.points.is_test) if test][5]
-    assert list(ring.x) == [found.points.x[place]] and ring.marker.symbol == "circle-open"
-    assert figure.layout.uirevision == found.key and figure.layout.dragmode == "lasso"
+    picture = map_picture.map_picture(found, ("test", "5"), theme)
+    points, drawn = found.points, picture["points"]
+    np.testing.assert_array_equal(unpacked(drawn["x"], "<f4"), np.float32(points.x))
+    np.testing.assert_array_equal(unpacked(drawn["y"], "<f4"), np.float32(points.y))
+    test = unpacked(drawn["test"], "u1").astype(bool)
+    assert sorted(int(row) for row, of_test in zip(drawn["ids"], test, strict=True) if of_test) == list(
+        range(found.n_rows["test"])
+    )
+    assert [drawn["labels"][i] for i in unpacked(drawn["label"], "<u4")] == list(points.labels)
+    code = unpacked(drawn["code"], "<u2")
+    np.testing.assert_array_equal(code, points.codes)
+    assert picture["legend"] == [(i, name) for i, name in enumerate(found.colours.names)]
+    assert len(set(picture["colours"])) == len(picture["colours"]) == 11  # ten classes, and grey for none
+    assert picture["ring"] == np.flatnonzero(points.is_test)[5] and picture["key"] == found.key
+    assert map_picture.map_picture(found, ("test", "no such row"))["ring"] == -1
+
+
+def test_a_point_without_a_category_is_drawn_grey_and_listed() -> None:
+    found = view()
+    codes = found.points.codes.copy()
+    codes[3] = -1
+    picture = map_picture.map_picture(replace(found, points=replace(found.points, codes=codes)))
+    assert unpacked(picture["points"]["code"], "<u2")[3] == 10 and picture["legend"][-1] == (10, "none")
+    assert picture["colours"][10] == map_picture.INK["light"]["ghost"]
+
+
+@pytest.mark.parametrize("kind", ["sequential", "diverging"])
+def test_a_scale_runs_from_its_low_to_its_high_end_and_grey_means_none(kind: str) -> None:
+    found = view()
+    values = np.linspace(-3.0, 3.0, len(found.points.x))
+    values[7] = np.nan
+    colours = replace(found.colours, kind=kind, names=(), low=-2.0, high=2.0)
+    picture = map_picture.map_picture(replace(found, colours=colours, points=replace(found.points, values=values)))
+    code = unpacked(picture["points"]["code"], "<u2").astype(int)
+    n = len(picture["scale"]["ramp"])
+    assert code[7] == n and picture["colours"][n] == map_picture.INK["light"]["ghost"]
+    share = np.clip((np.delete(values, 7) + 2) / 4, 0, 1)
+    assert np.abs(np.delete(code, 7) - share * (n - 1)).max() <= 0.5 + 1e-9
+    assert picture["legend"] == [] and picture["scale"]["high"].endswith("2.00")
+    if kind == "diverging":
+        assert (picture["scale"]["ramp"][0], picture["scale"]["ramp"][-1]) == ("rgb(179, 88, 6)", "rgb(33, 102, 172)")
 
 
 def test_equal_views_make_equal_bytes() -> None:
-    assert map_figure.map_figure(view()).to_json() == map_figure.map_figure(view()).to_json()
+    assert json.dumps(map_picture.map_picture(view())) == json.dumps(map_picture.map_picture(view()))
 
 
-def test_the_query_has_lines_to_both_sides_and_density_lies_below() -> None:
+def test_the_query_has_lines_to_both_sides_and_the_ground_is_darker_where_more_rows_are() -> None:
     query = service.ExplainRequest(ids=(94,), method="grad_cos")
-    figure = map_figure.map_figure(view(query=query, density=np.ones((4, 4), int)))
-    assert figure.data[0].type == "heatmap"
-    assert [t.name for t in figure.data if t.name in ("proponents", "opponents", "explained")] == [
-        "proponents", "opponents", "explained"]  # fmt: skip
-
-
-def test_names_that_look_like_html_are_letters() -> None:
-    found = view()
-    colours = replace(found.colours, names=("<b>x</b>", *found.colours.names[1:]))
-    names = [trace.name for trace in map_figure.map_figure(replace(found, colours=colours)).data]
-    assert "&lt;b&gt;x&lt;/b&gt;" in names and "<b>x</b>" not in names
+    density = np.array([[0, 1], [5, 50]])
+    picture = map_picture.map_picture(view(query=query, density=density))
+    alpha = unpacked(picture["density"]["alpha"], "u1").reshape(picture["density"]["shape"])
+    assert alpha[0, 0] == 0 and 0 < alpha[0, 1] < alpha[1, 0] < alpha[1, 1] <= 255 * 0.55 + 1
+    assert {link["pro"] for link in picture["links"]} == {True, False} and len(picture["query"]) == 1
+    assert all(("+" in link["words"]) == link["pro"] for link in picture["links"])
