@@ -84,7 +84,7 @@ class InfluenceMap {
     const field = this.field, at = (event) => { const box = field.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
     field.addEventListener("pointerdown", (event) => {
       if (event.button) return;
-      field.setPointerCapture(event.pointerId); field.focus({ preventScroll: true });
+      field.setPointerCapture(event.pointerId);
       this.drag = { from: at(event), path: [at(event)], far: false, tool: event.shiftKey ? "pan" : this.tool };
     });
     field.addEventListener("pointermove", (event) => this.drag ? this.dragged(at(event)) : this.hover(at(event)));
