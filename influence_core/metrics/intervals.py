@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
-from scipy.stats import t as student
+import pandas as pd
+from scipy.special import stdtrit
 
 DRAWS = 1000
 _CHUNK = 100
@@ -68,7 +68,7 @@ def t_interval(values: np.ndarray) -> Figure:
     n = len(values)
     if n < 2:
         return Figure(float(values[0]) if n else np.nan, np.nan, np.nan, n)
-    mean, reach = float(values.mean()), float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    mean, reach = float(values.mean()), float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
     return Figure(mean, mean - reach, mean + reach, n)
 
 
@@ -95,7 +95,7 @@ def ceiling(agreement: float, n_seeds: int) -> float:
 
 def _standardised(values: np.ndarray, ranked: bool) -> np.ndarray:
     """Return rows of mean 0 and variance 1, of their ranks where asked; zeros where a row is constant."""
-    values = rankdata(values, axis=1) if ranked else np.asarray(values, float)
+    values = pd.DataFrame(values).rank(axis=1).to_numpy() if ranked else np.asarray(values, float)
     largest = np.abs(values).max(1, keepdims=True)
     constant = np.ptp(values, axis=1, keepdims=True) == 0
     values = values / np.where(largest == 0, 1, largest)  # squares of very large numbers leave the range of floats
