@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from influence_core.errors import BadInput
+
+_READ_TWICE = 8  # rows of a data set, spread over all of it
 
 
 class Batch(NamedTuple):
@@ -68,12 +70,16 @@ class Examples:
 
     Args:
         source: ``(inputs, targets)`` of tensors or NumPy arrays (also memory-mapped), inputs possibly a mapping or a
-            tuple of them; or a ``Dataset`` whose items are ``(input, target)``.
+            tuple of them; or a ``Dataset`` whose items are ``(input, target)``, the same whenever they are read.
         name: The split's name, for messages.
     """
 
     def __init__(self, source: Any, name: str = "train") -> None:
-        """Check the shape of the source; nothing is copied."""
+        """Check the shape of the source; of a data set a few rows are read, nothing is copied.
+
+        Raises:
+            BadInput: It is nothing that rows can be read from by place, or its rows change from pass to pass.
+        """
         self.name = name
         self._dataset: Dataset | None = None
         if isinstance(source, tuple) and len(source) == 2:
@@ -97,6 +103,13 @@ class Examples:
             self._length = len(targets)
         elif isinstance(source, Sequence) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
             self._dataset, self._targets, self._length = source, None, len(source)  # type: ignore[assignment]
+        elif isinstance(source, DataLoader):
+            raise BadInput(
+                f"The {name} data cannot be read",
+                "A DataLoader was given, which may shuffle the rows and drop some: scores could not be told whose they "
+                "are.",
+                "Give its Dataset: loader.dataset.",
+            )
         else:
             raise BadInput(
                 f"The {name} data cannot be read",
@@ -105,6 +118,21 @@ class Examples:
             )
         if self._length == 0:
             raise BadInput(f"The {name} data is empty", "It has no rows.", "Give at least one row.")
+        if self._dataset is not None:
+            self._check_that_rows_stay()
+
+    def _check_that_rows_stay(self) -> None:
+        """Read a few rows of a data set in two passes: a method passes over it many times and counts rows by place."""
+        places = sorted({round(place) for place in np.linspace(0, self._length - 1, _READ_TWICE)})
+        first, second = ([content_hash(*self.raw(torch.tensor([place]))) for place in places] for _ in range(2))
+        changed = [place for place, one, other in zip(places, first, second, strict=True) if one != other]
+        if changed:
+            raise BadInput(
+                f"The {self.name} rows do not stay the same",
+                f"Row {changed[0]} was another one when it was read again: the data set shuffles its rows, or changes "
+                "them by a random augmentation.",
+                "Give it without shuffling and without random transforms, or give (inputs, targets) tensors.",
+            )
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from influence_core.errors import BadInput
 from influence_core.examples import Batch, Examples, content_hash, moved, taken
+from influence_core.task import Task
 from tests.cases import integers, normal
 
 
@@ -133,3 +134,59 @@ def test_content_hash_tells_texts_and_tensors_apart() -> None:
     assert content_hash(torch.tensor([True, False])) != content_hash(torch.tensor([True, True]))
     assert content_hash(torch.arange(4)[::2][1:]) == content_hash(torch.tensor([2]))  # one number keeps its stride
     assert content_hash(torch.arange(6).reshape(2, 3).T) == content_hash(torch.arange(6).reshape(2, 3).T.contiguous())
+
+
+class Shuffled(Dataset):
+    """Draws a new order whenever a pass begins, as a loader with ``shuffle=True`` does."""
+
+    def __init__(self, n: int) -> None:
+        self.random, self.order = np.random.default_rng(0), np.arange(n)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 0:
+            self.order = self.random.permutation(len(self.order))
+        return torch.full((2,), float(self.order[index])), int(self.order[index]) % 3
+
+
+class Augmented(Dataset):
+    """The last row alone is never the same twice."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.reads += 1
+        return torch.full((2,), index + (self.reads if index == 99 else 0.0)), 0
+
+
+@pytest.mark.parametrize(("source", "row"), [(Shuffled(1000), 0), (Shuffled(5), 0), (Augmented(), 99)])
+def test_rows_that_change_between_passes_are_refused(source: Dataset, row: int) -> None:
+    with pytest.raises(BadInput, match=rf"Row {row} was another one.*shuffles.*random augmentation") as caught:
+        Examples(source, "test")
+    assert "The test rows" in str(caught.value) and "without shuffling" in caught.value.fix
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_loader_is_refused_with_its_data_set_as_the_way_out(shuffle: bool) -> None:
+    loader = DataLoader(TensorDataset(X, Y), batch_size=2, shuffle=shuffle)
+    with pytest.raises(BadInput, match=r"may shuffle.*loader\.dataset"):
+        Task(lambda: torch.nn.Linear(3, 3), loader, (X, Y), checkpoints=[torch.nn.Linear(3, 3).state_dict()])
+    assert len(Examples(loader.dataset)) == 7
+
+
+def test_a_data_set_is_read_twice_in_a_few_places_only() -> None:
+    read: list[int] = []
+
+    class Counted(TensorDataset):
+        def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+            read.append(index)
+            return super().__getitem__(index)
+
+    Examples(Counted(normal(10_000, 3, seed=1), integers(3, 10_000, seed=2)))
+    assert len(read) == 16 and read[:8] == read[8:] and read[0] == 0 and read[7] == 9999

@@ -130,3 +130,92 @@ def test_ties_are_not_broken_by_the_order_of_rows() -> None:
         )
     assert figures == [pytest.approx(figures[0])] * 5
     assert recall_at(np.ones(50), wrong, 0.1) <= 1.0
+
+
+class Reader(nn.Module):
+    """Attention that looks past padding (0), then the mean over the words that are there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8, padding_idx=0)
+        self.block = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu")
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = tokens == 0
+        x = self.block(self.embedding(tokens), src_key_padding_mask=hidden)
+        there = (~hidden).unsqueeze(2).to(x.dtype)
+        return self.head((x * there).sum(1) / there.sum(1))
+
+
+def reader() -> nn.Module:
+    return made(Reader, 0)
+
+
+def padded(lengths: list[int], to: int, seed: int) -> Tensor:
+    tokens = integers(6, len(lengths), to, seed=seed) + 1
+    return tokens * (torch.arange(to) < torch.tensor(lengths).unsqueeze(1))
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(F64, 1e-12), (torch.float32, 1e-5)])
+def test_padding_and_the_company_of_longer_rows_leave_attention_alone(
+    dtype: torch.dtype, within: float, tmp_path: Path
+) -> None:
+    """Every row alone and without its padding is the oracle: attention kernels must neither see it nor add to it."""
+    lengths, others = [2, 9, 5, 1, 7], [3, 9, 1]
+    x, xt = padded(lengths, 9, seed=1), padded(others, 9, seed=2)
+    y, yt = integers(3, 5, seed=3), integers(3, 3, seed=4)
+    model = reader().double().eval()
+    g, gt = (
+        torch.cat([gradients(model, F.cross_entropy, x[i : i + 1, :n], y[i : i + 1]) for i, n in enumerate(sizes)])
+        for x, y, sizes in ((x, y, lengths), (xt, yt, others))
+    )
+    task = Task(reader, (x, y), (xt, yt), checkpoints=[reader().state_dict()], learning_rates=[1.0])
+    longer = Task(
+        reader,
+        (F.pad(x, (0, 3)), y),
+        (F.pad(xt, (0, 3)), yt),
+        checkpoints=[reader().state_dict()],
+        learning_rates=[1.0],
+    )
+    for rows in (task, longer):
+        found = attribute(rows, "tracin_cp", range(3), run=run_in(tmp_path, dtype)).scores.double()
+        assert float((found - gt @ g.T).abs().max() / (gt @ g.T).abs().max()) < within
+
+
+@pytest.mark.parametrize("method", ["if_exact", "if_cg", "if_ggn", "if_datainf"])
+def test_a_damping_is_one_of_the_mean_loss(method: str, tmp_path: Path) -> None:
+    """Every row twice is the same mean loss: the same damping stays the same, and each copy has half the share."""
+    train, test, run = rows(1), rows(2), run_in(tmp_path)
+    twice = tuple(torch.cat([part, part]) for part in train)
+    once, doubled = (
+        attribute(
+            Task(net, part, test, checkpoints=[net().state_dict()], learning_rates=[1.0]),
+            method, range(N), config={"damping": 3.0}, run=run,
+        ).scores
+        for part in (train, twice)
+    )  # fmt: skip
+    torch.testing.assert_close(doubled, torch.cat([once, once], 1) / 2, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["trak", "logra"])
+def test_squares_of_stored_gradients_may_be_larger_than_half_precision_holds(method: str, tmp_path: Path) -> None:
+    """Gradients of 1,000 fit into 16 bits, their products do not: they are summed in the precision of the run."""
+    (x, y), (xt, yt) = rows(1), rows(2)
+
+    def linear() -> nn.Module:
+        model = nn.Linear(4, 3)
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        return model
+
+    task = Task(linear, (1e3 * x, y), (1e3 * xt, yt), checkpoints=[linear().state_dict()], learning_rates=[1.0])
+    g = gradients(linear().double(), F.cross_entropy, 1e3 * x, y)
+    largest = torch.finfo(torch.float16).max
+    assert float(g.abs().max()) < largest < float(g.square().max())
+    run = run_in(tmp_path)
+    exact, half = (
+        attribute(task, method, range(N), config={"storage": storage}, run=run).scores for storage in ("full", "half")
+    )
+    assert bool(half.isfinite().all())
+    assert float((half - exact).abs().max() / exact.abs().max()) < 1e-2

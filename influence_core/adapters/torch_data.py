@@ -76,9 +76,6 @@ def split_rows(data: Any, forward: Forward, split: str) -> tuple[Examples, pa.Ta
         return Examples(data, split), None
     if isinstance(data, tuple) and len(data) == 3:
         raise _weighted(split)
-    if isinstance(data, torch.utils.data.DataLoader):
-        why = "A DataLoader was given, which may shuffle the rows and drop some."
-        raise BadInput(f"The {split} data cannot be kept", why, "Give its Dataset: loader.dataset.")
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or isinstance(data, str) or not len(data):
         return Examples(data, split), None  # which says what is wrong
     first = data[0]

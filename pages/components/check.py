@@ -87,10 +87,10 @@ def _form(
             st.button(
                 "Train", type="primary", key="check_start", on_click=_start, args=(study, request, wanted),
                 disabled=bool(offer.problem) or offer.known or not page.may_check,
-                help=None if page.may_check else "Only an owner of the study trains models.",
             )  # fmt: skip
-    if offer.problem or offer.in_words:
-        st.html(element("p", text(offer.problem or offer.in_words), css="if-scale", role="status"))
+    said = [offer.problem or offer.in_words, "" if page.may_check else "Only an owner of the study trains models."]
+    if any(said):
+        st.html(element("p", text(" ".join(filter(None, said))), css="if-scale", role="status"))
 
 
 def _counted(count: int, side: str) -> str:
@@ -126,7 +126,8 @@ def strip(check: service.CheckView) -> str:
     ends = [end for part in moved for end in (part.change.low, part.change.high, *part.each)]
     place = _axis([0.0, *amounts, *ends])
     none = f'<i class="if-none" style="left:{place(0.0):.2f}%"></i>'
-    lines = [_foreseen(one, place, none) for one in check.foreseen]
+    has_interval = any(math.isfinite(part.change.low) for part in moved)
+    lines = [_heads(place(0.0), has_interval), *(_foreseen(one, place, none) for one in check.foreseen)]
     rows = "This row" if check.n_rows == 1 else f"These {check.n_rows} rows"
     lines.append(_moved(rows, check.actual, place, none, "if-actual"))
     if check.random.change.n:
@@ -141,6 +142,13 @@ def _axis(values: Sequence[float]) -> Place:
     low, high = min(known), max(known)
     width = (high - low) or 1.0
     return lambda value: 2 + 96 * (value - low) / width
+
+
+def _heads(zero: float, has_interval: bool) -> str:
+    """Return what the columns are; the words over the dashed line stay inside the track wherever the line is."""
+    none = f'<small style="left:{zero:.2f}%;transform:translateX(-{zero:.2f}%)">no change</small>'
+    heads = [element("small", text(name)) for name in ("change", "95% interval" if has_interval else "", "")]
+    return element("li", "<span></span>", f'<span class="if-track">{none}</span>', *heads, css="if-heads")
 
 
 def _foreseen(one: service.ForeseenView, place: Place, none: str) -> str:
@@ -168,5 +176,6 @@ def _moved(name: str, part: service.Moved, place: Place, none: str, css: str) ->
 def _line(name: str, marks: str, said: tuple[str, str, str], css: str) -> str:
     track = f'<span class="if-track" aria-hidden="true">{marks}</span>'
     value, interval, flips = map(text, said)
-    beside = element("small", interval, title="95% interval over the trainings") + element("small", flips)
+    beside = element("small", interval, title="95% interval of the mean over the trainings", css="if-interval")
+    beside += element("small", flips, css="if-flips")
     return element("li", name, track, element("span", value, css="if-num"), beside, css=css)

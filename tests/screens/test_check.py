@@ -65,7 +65,7 @@ def test_what_cannot_be_done_says_why(opened: Opener, fake: FakeService) -> None
     fake.checking.offer, fake.checking.owner = service.CheckOffer("1 model."), False
     app = opened("explain", **ROW)
     app.button(key="check_toggle").click().run()
-    assert app.button(key="check_start").disabled
+    assert app.button(key="check_start").disabled and "1 model. Only an owner" in markup(app)
 
 
 def test_numbers_have_no_labels_to_flip_and_convex_models_one_training(opened: Opener, fake: FakeService) -> None:
