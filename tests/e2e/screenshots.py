@@ -8,12 +8,17 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from influence_core import Run, Study
+from influence_core.workflows.projection import ProjectionConfig, projection
+from influence_core.workflows.suspects import suspects
 from tests.e2e.conftest import CHROMIUM_ARGUMENTS, DEMOS, AppServer, browser_path, build_demo
 
 SCREENS = {
     "overview": ("?study=digits", "td.if-mistake"),
     "explain": ("explain?study=digits&status=wrong", ".st-key-evidence a[aria-label^='Proponent']"),
     "explain-table": ("explain?study=breast-cancer&status=wrong", ".st-key-evidence a[aria-label^='Proponent']"),
+    "suspects": ("suspects?study=digits", ".if-suspects"),
+    "map": ("map?study=digits&drawn=umap", ".st-key-map_chart canvas[data-drawn]"),
     "methods": ("methods?study=digits", "table"),
 }
 SIZES = {"": (1280, 800), "-wide": (1920, 1080)}
@@ -30,6 +35,7 @@ def main() -> None:
         studies = Path(work) / "studies"
         for name in DEMOS:
             build_demo(name, studies / name)
+        _computed(studies / "digits")
         server = AppServer(studies, Path(work) / "log")
         server.start()
         browser = playwright.chromium.launch(executable_path=str(path), args=CHROMIUM_ARGUMENTS)
@@ -42,6 +48,14 @@ def main() -> None:
         finally:
             browser.close()
             server.close()
+
+
+def _computed(folder: Path) -> None:
+    """Compute what the screens of the digits would ask for first."""
+    study = Study(folder)
+    run = Run(store=study.store)
+    suspects(study.task, run)
+    projection(study.task, run, ProjectionConfig(kind="umap"))
 
 
 def take_all(page: Page, url: str, folder: Path, suffix: str) -> None:
