@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from influence_core.encoder import Encoder
 from influence_core.readers import limits
+from influence_core.readers.beside import beside
 from influence_core.readers.building import (
     Learning,
     Tables,
@@ -67,8 +69,9 @@ def import_table(
         encoder, inputs = _encoded(tables, plan, work, run)
         kind = "table" if roles.text is None else "text"
         learning = Learning(kind, roles.task, classes, roles.label)
-        header, states = trained_model(tables["train"], encoder, learning, inputs, run, work.training)
-        notes = [*source.notes, *leak_notes(found_leaks(source, roles)), *divided, *plan.notes, *absent]
+        with beside(partial(_checked, source, roles, tables, encoder, work), run) as (training, leaking):
+            header, states = trained_model(tables["train"], encoder, learning, inputs, training, work.training)
+            notes = [*source.notes, *leaking(), *divided, *plan.notes, *absent]
         header |= {
             "name": name or out.name, "title": title or source.path.name, "notes": notes,
             "sensitive": [plan.shown[column] for column in roles.sensitive],
@@ -151,14 +154,18 @@ def _divided(
 
 
 def _encoded(tables: Tables, plan: _Plan, work: PartialImport, run: Run) -> tuple[Encoder, np.ndarray]:
-    """Fit the encoder and encode the train rows, or find that done; every other row can be encoded too."""
+    """Fit the encoder and encode the train rows, or find that done."""
+    return kept_encoding(tables["train"], partial(_encoder, tables["train"], plan, run), work, run)
 
-    def fitted() -> Encoder:
-        encoder = _encoder(tables["train"], plan, run)
+
+def _checked(
+    source: Source, roles: Roles, tables: Tables, encoder: Encoder, work: PartialImport, run: Run
+) -> list[str]:
+    """Refuse rows beside train that cannot be encoded; return what is said of columns that give the label away."""
+    if work.done("checked") is None:
         check_rest(tables, encoder, run)
-        return encoder
-
-    return kept_encoding(tables["train"], fitted, work, run)
+        work.record("checked", {}, [])
+    return leak_notes(found_leaks(source, roles))
 
 
 def _assignment(source: Source, plan: _Plan, run: Run) -> Assignment:
