@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy.special import stdtrit
+
+from influence_core.primitives.statistics import mean_ranks
 
 DRAWS = 1000
 _CHUNK = 100
@@ -68,6 +68,8 @@ def t_interval(values: np.ndarray) -> Figure:
     n = len(values)
     if n < 2:
         return Figure(float(values[0]) if n else np.nan, np.nan, np.nan, n)
+    from scipy.special import stdtrit  # here: every process of the app would wait for it
+
     mean, reach = float(values.mean()), float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
     return Figure(mean, mean - reach, mean + reach, n)
 
@@ -95,13 +97,20 @@ def ceiling(agreement: float, n_seeds: int) -> float:
 
 def _standardised(values: np.ndarray, ranked: bool) -> np.ndarray:
     """Return rows of mean 0 and variance 1, of their ranks where asked; zeros where a row is constant."""
-    values = pd.DataFrame(values).rank(axis=1).to_numpy() if ranked else np.asarray(values, float)
+    values = _ranks(np.asarray(values)) if ranked else np.asarray(values, float)
     largest = np.abs(values).max(1, keepdims=True)
     constant = np.ptp(values, axis=1, keepdims=True) == 0
     values = values / np.where(largest == 0, 1, largest)  # squares of very large numbers leave the range of floats
     values = values - values.mean(1, keepdims=True)
     spread = values.std(1, keepdims=True)
     return np.where(constant, 0.0, values / np.where(spread == 0, 1, spread))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks within each row; a row with a NaN has none, its ranks are NaN."""
+    ranks = np.array([mean_ranks(row) for row in values], float).reshape(values.shape)
+    ranks[np.isnan(values).any(1)] = np.nan
+    return ranks
 
 
 def _drawn(a: np.ndarray, b: np.ndarray, start: int, size: int) -> np.ndarray:

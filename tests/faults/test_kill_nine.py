@@ -121,7 +121,7 @@ def killed_again_and_again(study: Path, peace: Path, kills: int, total: int, n_t
 @pytest.mark.parametrize(
     ("kills", "n_train", "checkpoints", "width"),
     [
-        (3, 4000, 2, 64),
+        (1, 4000, 2, 64),
         pytest.param(20, 12_000, 3, 96, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr, ttest_1samp
 
-from influence_core.metrics.intervals import ceiling, correlations, mean_correlation, mean_of_rows, seeds_agree
+from influence_core.metrics.intervals import (
+    _ranks,
+    ceiling,
+    correlations,
+    mean_correlation,
+    mean_of_rows,
+    seeds_agree,
+    t_interval,
+)
 
 
 def test_correlations_are_scipys_and_missing_where_a_row_is_constant() -> None:
@@ -70,3 +78,22 @@ def test_the_ceiling_is_what_the_noiseless_truth_reaches() -> None:
         assert ceiling(agree.value, seeds) == pytest.approx(reached, abs=0.02)
     assert ceiling(1.0, 3) == 1.0 and ceiling(-0.2, 3) == 0.0 and np.isnan(ceiling(np.nan, 3))
     assert np.isnan(seeds_agree(truths[:1]).value)
+
+
+def test_ranks_are_scipys_and_a_row_with_a_nan_has_none() -> None:
+    values = np.random.default_rng(3).integers(0, 6, (7, 15)).astype(float)
+    other = np.random.default_rng(4).normal(size=(7, 15))
+    np.testing.assert_array_equal(_ranks(values), rankdata(values, axis=1))
+    np.testing.assert_array_equal(_ranks(values[:0]), values[:0])
+    values[2, 3] = np.nan
+    np.testing.assert_array_equal(_ranks(values), rankdata(values, axis=1))
+    found = correlations(values, other)
+    assert np.isnan(found[2]) and np.isfinite(np.delete(found, 2)).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30, 1000])
+def test_the_interval_of_few_numbers_is_scipys(n: int) -> None:
+    values = np.random.default_rng(n).normal(2, 3, n)
+    found, scipys = t_interval(values), ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), rel=1e-12)
+    assert found.value == pytest.approx(values.mean(), rel=1e-14) and found.n == n

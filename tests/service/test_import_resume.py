@@ -20,6 +20,7 @@ from influence_core.run import Run
 from influence_core.service import imports, previews
 
 ROOT = Path(__file__).parents[2]
+ROLES = Roles.checked({"label": "spam", "text": "text"})
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,8 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         held.close()
 
 
-def texts(n: int = 8_000) -> bytes:
-    """Texts whose encoding takes some seconds, which is when the worker dies."""
+def texts(n: int = 3_000) -> bytes:
+    """Texts whose encoding takes a second or more, which is when the worker dies."""
     draw = np.random.default_rng(0)
     words = np.asarray([f"w{i}" for i in range(5_000)])
     lines = [" ".join(row) for row in words[draw.integers(0, len(words), (n, 80))]]
@@ -59,13 +60,21 @@ def content(study: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of an import that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "mine.csv").write_bytes(texts())
+    with open_source(folder / "mine.csv") as source:
+        return content(import_table(source, ROLES, folder / "mine", Run(device="cpu"), name="mine").path)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_next_worker_goes_on_where_the_last_one_died(studies: Path, tmp_path: Path, number: int) -> None:
+def test_the_next_worker_goes_on_where_the_last_one_died(
+    studies: Path, whole: dict[str, bytes], number: int
+) -> None:  # fmt: skip
     token = service.save_upload("mine.csv", io.BytesIO(texts()))
-    roles = Roles.checked({"label": "spam", "text": "text"})
-    item = service.start_import(token, roles.to_json(), "Mine")
-    with open_source(imports.uploaded_file(studies, token)) as source:
-        whole = content(import_table(source, roles, tmp_path / "whole", Run(device="cpu"), name="mine").path)
+    item = service.start_import(token, ROLES.to_json(), "Mine")
     first = worker(studies)
     waited(lambda: list(studies.glob(".mine-importing-*/rows.json")))
     first.send_signal(number)

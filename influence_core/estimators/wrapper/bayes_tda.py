@@ -134,7 +134,7 @@ def _ratio(value: Tensor, spread: Tensor) -> Tensor:
 def student_tail(t: Tensor, freedom: int) -> Tensor:
     """Return ``2 P(T > t)`` of Student's distribution for ``t >= 0``."""
     import numpy as np
-    from scipy.stats import t as student
+    from scipy.special import stdtr
 
-    values = 2 * student.sf(t.cpu().numpy(), freedom)
+    values = 2 * stdtr(freedom, -t.cpu().numpy())
     return torch.from_numpy(np.asarray(values)).to(t)
