@@ -19,6 +19,7 @@ from influence_core.database import Database, transaction
 from influence_core.errors import BadInput
 from influence_core.review_records import (
     ACTIONS,
+    LOCKED,
     MAX_COMMENT,
     MAX_ROWS,
     Act,
@@ -34,8 +35,8 @@ from influence_core.review_records import (
 )
 
 __all__ = [
-    "ACTIONS", "FILE_NAME", "MAX_COMMENT", "MAX_ROWS", "SCHEMA", "Act", "Action", "Decision", "Kind", "Logged",
-    "Reviews", "Standing", "Step",
+    "ACTIONS", "FILE_NAME", "LOCKED", "MAX_COMMENT", "MAX_ROWS", "SCHEMA", "Act", "Action", "Decision", "Kind",
+    "Logged", "Reviews", "Standing", "Step",
 ]  # fmt: skip
 
 FILE_NAME = "reviews.sqlite"
