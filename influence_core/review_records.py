@@ -137,10 +137,11 @@ def check_act(act: Act) -> None:
     if wrong:
         raise BadInput("This decision cannot be kept", f"{wrong[0].upper()}{wrong[1:]}.", "Reload the page.")
     for decision in act.decisions:
-        _check_decision(decision)
+        check_decision(decision)
 
 
-def _check_decision(decision: Decision) -> None:
+def check_decision(decision: Decision) -> None:
+    """Raise ``BadInput`` for a decision that says nothing which can be kept."""
     if decision.split == "locked":
         raise BadInput(*LOCKED, "Review train and test rows.")
     wrong = ""
