@@ -270,7 +270,7 @@ def _shown(line: _Line) -> PatchLine:
 
 def _does(action: str, old: str | None, new: str | None, weight: float | None) -> str:
     if action == "relabel":
-        return f"→ {new}" if old is None else f"{old} → {new}"
+        return f"relabel to {new}" if old is None else f"{old} → {new}"
     if weight is not None:
         return f"{action} to {weight:g}"
     return action if old is None else f"{action}, labelled {old}"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import dealing, decisions, session
+from pages.components import dealing, decisions, patch_upload, session
 from pages.components.html import element
 
 study = session.view().study
 page = service.decisions_page(study)
 st.html(element("h1", "Decisions"))
 decisions.progress(page)
-decisions.undo(study, page)
-decisions.together(study)
+if service.role(study) != "viewer":
+    decisions.undo(study, page)
+    decisions.together(study)
 decisions.downloads(study)
+patch_upload.panel(study)
 decisions.conflicts(study, page)
 decisions.guidelines(study, page)
 dealing.panel(study, may_change=page.may_resolve)

@@ -152,7 +152,7 @@ def test_patches_that_contradict_each_other_are_told_and_what_they_agree_about_i
     page = service.patch_page("table", files)
     assert counts(page) == {"fits": 1, "disputed": 1}
     (disputed,) = page.lines["disputed"]
-    assert disputed.row_id == a and disputed.why == f"ann: → {other(la)}; bob: drop"
+    assert disputed.row_id == a and disputed.why == f"ann: relabel to {other(la)}; bob: drop"
     table = pd.read_csv(io.BytesIO(service.patch_lines("table", files, False, "csv")))
     assert list(table["row_id"]) == [b, a, a] and list(table["reviewer"]) == ["ann, bob", "ann", "bob"]
     done = service.apply_patch("table", "eve", "1", files)
