@@ -20,12 +20,13 @@ _FOLLOW = "A row that was inserted above moves others. Their content tells where
 
 def panel(study: str) -> None:
     """Draw the upload of patches, and what they would do."""
-    with st.expander("Apply a patch"):
+    with st.expander("Apply a patch", key="patch_panel"):
         words = (
             "Decisions that were downloaded as a patch, here or elsewhere, on these data or older ones. Several files "
             "are merged. Nothing is written before you press the button."
         )
         st.html(element("p", words, css="if-scale"))
+        batches.last(study)
         given = st.file_uploader(
             "Patches", list(_FORMATS), accept_multiple_files=True, key=f"patches_{session.kept(_TAKEN) or 0}",
             max_upload_size=50, label_visibility="collapsed",
