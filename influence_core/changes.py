@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from influence_core.errors import BadInput
-from influence_core.reviews import Decision, Reviews, Standing
+from influence_core.reviews import LOCKED, Decision, Reviews, Standing
 
 Fate = Literal["keep", "relabel", "drop", "downweight"]
 FATES = get_args(Fate)
@@ -207,8 +207,10 @@ def _read_change(record: Mapping[str, Any], line: int, ids_are_numbers: bool) ->
     try:
         row = int(float(row)) if ids_are_numbers and row.endswith(".0") else int(row) if ids_are_numbers else row
         weight = float(texts["weight"]) if texts["weight"] else None
-    except ValueError:
+    except (ValueError, OverflowError):
         wrong = f"row_id {texts['row_id']!r} and weight {texts['weight']!r} must be numbers"
+    if split == "locked":
+        raise BadInput(LOCKED[0], f"Line {line}: row {row}. {LOCKED[1]}", "Take the locked rows out of the patch.")
     if split not in ("train", "test"):
         wrong = f"split is {split!r}, and only train and test rows are cleaned"
     elif action not in FATES:
@@ -242,7 +244,9 @@ def _seconds(text: str, line: int) -> float:
         return 0.0
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        _moment(at)  # at the very ends of the calendar another zone has no such day
+    except (ValueError, OverflowError):
         why = f"Line {line}: at is {text[:40]!r}."
         raise BadInput("A line of the patch cannot be used", why, "Write times as 2026-01-31T12:00:00Z.") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return at

@@ -14,6 +14,10 @@ Kind = Literal["decide", "undo", "redo"]
 ACTIONS = get_args(Action)
 MAX_ROWS = 200_000  # of one act
 MAX_COMMENT = 2_000  # characters
+LOCKED = (
+    "Locked rows are not cleaned",
+    "They tell whether cleaning helped; a reviewed judge would agree with whoever reviewed it.",
+)  # what is wrong with a decision about one, and why
 _MAX_NAME = 200
 
 
@@ -133,16 +137,13 @@ def check_act(act: Act) -> None:
     if wrong:
         raise BadInput("This decision cannot be kept", f"{wrong[0].upper()}{wrong[1:]}.", "Reload the page.")
     for decision in act.decisions:
-        _check_decision(decision)
+        check_decision(decision)
 
 
-def _check_decision(decision: Decision) -> None:
+def check_decision(decision: Decision) -> None:
+    """Raise ``BadInput`` for a decision that says nothing which can be kept."""
     if decision.split == "locked":
-        raise BadInput(
-            "Locked rows are not cleaned",
-            "They tell whether cleaning helped; a reviewed judge would agree with whoever reviewed it.",
-            "Review train and test rows.",
-        )
+        raise BadInput(*LOCKED, "Review train and test rows.")
     wrong = ""
     if decision.split not in ("train", "test"):
         wrong = f"the split is {decision.split!r}"

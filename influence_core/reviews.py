@@ -19,6 +19,7 @@ from influence_core.database import Database, transaction
 from influence_core.errors import BadInput
 from influence_core.review_records import (
     ACTIONS,
+    LOCKED,
     MAX_COMMENT,
     MAX_ROWS,
     Act,
@@ -34,8 +35,8 @@ from influence_core.review_records import (
 )
 
 __all__ = [
-    "ACTIONS", "FILE_NAME", "MAX_COMMENT", "MAX_ROWS", "SCHEMA", "Act", "Action", "Decision", "Kind", "Logged",
-    "Reviews", "Standing", "Step",
+    "ACTIONS", "FILE_NAME", "LOCKED", "MAX_COMMENT", "MAX_ROWS", "SCHEMA", "Act", "Action", "Decision", "Kind",
+    "Logged", "Reviews", "Standing", "Step",
 ]  # fmt: skip
 
 FILE_NAME = "reviews.sqlite"
@@ -173,6 +174,12 @@ class Reviews:
             row = db.execute("SELECT * FROM acts WHERE seq = ?", (seq,)).fetchone()
             return None if row is None else _logged(row)
 
+    def found(self, reviewer: str, tab: str, number: int) -> Logged | None:
+        """Return the act that a reviewer's tab and number name, or None if it was never written."""
+        with self._file.open() as db:
+            row = db.execute(_NAMED, (reviewer, tab, number)).fetchone()
+            return None if row is None else _logged(row)
+
     def decisions(self, seq: int) -> tuple[Decision, ...]:
         """Return up to 20 of the decisions of an act."""
         with self._file.open() as db:
@@ -218,6 +225,7 @@ class Reviews:
             return {row[0]: (row[1], row[2], row[3]) for row in db.execute(select)}
 
 
+_NAMED = "SELECT * FROM acts WHERE reviewer = ? AND tab = ? AND number = ?"
 _LATEST = """
 SELECT d.*, a.reviewer, a.at FROM decisions d JOIN acts a ON a.seq = d.act
 WHERE a.standing = 1 AND {where} AND d.act = (
@@ -228,8 +236,7 @@ ORDER BY d.act, d.row
 
 
 def _recorded(db: sqlite3.Connection, reviewer: str, act: Act) -> Logged:
-    known = "SELECT * FROM acts WHERE reviewer = ? AND tab = ? AND number = ?"
-    found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
+    found = db.execute(_NAMED, (reviewer, act.tab, act.number)).fetchone()
     if found is None:
         decisions, target = act.decisions, None if act.kind == "decide" else _target(db, reviewer, act.kind, act.of)
         if act.expects is not None and target != act.expects:
@@ -246,7 +253,7 @@ def _recorded(db: sqlite3.Connection, reviewer: str, act: Act) -> Logged:
         seq = db.execute(insert, (*values, json.dumps(dict(act.evidence)))).lastrowid
         lines = [(seq, d.split, row_key(d.row), d.action, d.label, d.weight, d.comment, d.given) for d in decisions]
         db.executemany("INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?)", lines)
-        found = db.execute(known, (reviewer, act.tab, act.number)).fetchone()
+        found = db.execute(_NAMED, (reviewer, act.tab, act.number)).fetchone()
     return _logged(found)
 
 

@@ -126,7 +126,7 @@ def test_the_table_of_a_patch_gives_the_same_changes() -> None:
     ("change", "words"),
     [
         ({"row_id": "x"}, "must be numbers"),
-        ({"split": "locked"}, "split is 'locked'"),
+        ({"split": "locked"}, "Locked rows are not cleaned"),
         ({"action": "rm"}, "action is 'rm'"),
         ({"new_label": None}, "relabel with the new label ''"),
         ({"action": "drop"}, "drop with the new label 'bee'"),

@@ -72,6 +72,8 @@ from influence_core.service.own_probabilities import (
     remove_pred_probs,
     save_pred_probs,
 )
+from influence_core.service.patch_files import apply_patch, patch_lines, patch_page
+from influence_core.service.patch_views import PATCH_STATES, PatchFile, PatchLine, PatchPage
 from influence_core.service.queues import frozen_queue, has_moved, queue, save_queue
 from influence_core.service.removal import removal, removal_plan, start_removal
 from influence_core.service.requests import disk_use, explain, export_scores, query, start_fit
@@ -184,6 +186,7 @@ __all__ = [
     "TrustLine", "TrustPage", "fidelity", "measuring_plan", "removal", "removal_plan", "resume_measuring",
     "start_measuring", "start_removal", "trust",
     "cleaned_original", "frozen_queue", "has_moved", "Dealing", "Shares", "dealing", "save_dealing", "shares",
+    "PATCH_STATES", "PatchFile", "PatchLine", "PatchPage", "apply_patch", "patch_lines", "patch_page",
     "SUGGESTED", "CheckOffer", "CheckRequest", "CheckView", "ChecksView", "ForeseenView", "Moved", "check_labels",
     "check_offer", "checks", "start_check",
     "BadInput", "BudgetPrecision", "Comparison", "ConfigField", "Datum", "ExplainRequest", "Explanation", "FitNeeded",

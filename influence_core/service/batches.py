@@ -80,7 +80,7 @@ def decide_together(study: str, reviewer: str, token: str, batch: Batch, again: 
     said = {**batch.evidence, "action": batch.action, "label": labels[0] if len(set(labels)) == 1 else None}
     act = Act(f"batch {token}"[:200], 1, "decide", made, said, spares=not again)
     line = Reviews(study_folder(study)).record(name, [act])[0]
-    return BatchDone(_line(line), len(batch.rows) - line.n_rows)
+    return BatchDone(batch_line(line), len(batch.rows) - line.n_rows)
 
 
 def undo_batch(study: str, reviewer: str, tab: str, number: int) -> str:
@@ -100,7 +100,7 @@ def undo_batch(study: str, reviewer: str, tab: str, number: int) -> str:
 def batches(study: str, reviewer: str = "", limit: int = 20) -> tuple[BatchLine, ...]:
     """Return the batches that hold, of one reviewer or of all, the latest first."""
     opened(base_name(study))
-    return tuple(_line(line) for line, _ in Reviews(study_folder(study)).batches(reviewer or None, limit))
+    return tuple(batch_line(line) for line, _ in Reviews(study_folder(study)).batches(reviewer or None, limit))
 
 
 def rows_in_words(n: int) -> str:
@@ -108,13 +108,20 @@ def rows_in_words(n: int) -> str:
     return f"{n:,} row{'' if n == 1 else 's'}"
 
 
-def _line(line: Logged) -> BatchLine:
+def batch_line(line: Logged) -> BatchLine:
+    """Return an act about many rows as a line of the list of batches."""
     said = line.evidence
     verb = _VERBS.get(str(said.get("action")), "decided")
-    suggested = " as suggested" if said.get("rule") == "suggested" else ""
-    to = f" to “{said['label']}”" if said.get("label") else suggested
+    ruled = {"suggested": " as suggested", "patch": f" as in {_files(said.get('files'))}"}
+    to = f" to “{said['label']}”" if said.get("label") else ruled.get(str(said.get("rule")), "")
     return BatchLine(line.reviewer, line.tab, line.number, line.at, line.n_rows,
                      f"{rows_in_words(line.n_rows)} {verb}{to}")  # fmt: skip
 
 
-__all__ = ["batches", "decide_together", "decided_among", "relabelling", "rows_in_words", "undo_batch"]
+def _files(names: object) -> str:
+    shown = [str(name) for name in names] if isinstance(names, list) else []
+    more = f" and {len(shown) - 2} more" if len(shown) > 2 else ""
+    return f"{', '.join(shown[:2])}{more}" if shown else "a patch"
+
+
+__all__ = ["batch_line", "batches", "decide_together", "decided_among", "relabelling", "rows_in_words", "undo_batch"]

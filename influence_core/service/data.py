@@ -12,6 +12,7 @@ import torch
 
 from influence_core.encoder import Encoder, ImageEncoder, TensorEncoder
 from influence_core.encoder.pictures import as_png, media_type
+from influence_core.figures import figure
 from influence_core.measurement import TYPED
 from influence_core.service.cells import in_words, row_cells, row_texts, shown_columns
 from influence_core.service.opened import OpenStudy
@@ -105,17 +106,6 @@ def chances_in_words(held: OpenStudy, split: str, positions: Sequence[int]) -> t
     chances = probabilities(held, split)[positions].mean(0)
     classes = held.study.header.classes
     return tuple((classes[c], float(chances[c])) for c in np.argsort(-chances, kind="stable").tolist())
-
-
-def figure(value: float) -> str:
-    """Return a number as people write it: whole digits in full, at least four significant, no idle zeros."""
-    size = abs(value)
-    if size >= 1e12 or 0 < size < 1e-4:
-        return f"{value:.3e}".replace("-", "−", 1) if value < 0 else f"{value:.3e}"
-    digits = max(0, 3 - int(np.floor(np.log10(size)))) if size else 0
-    shown = f"{value:,.{digits}f}" if size >= 9999.5 else f"{value:.{digits}f}"
-    shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
-    return "0" if shown == "-0" else shown.replace("-", "−", 1)
 
 
 def data(held: OpenStudy, split: str, positions: Sequence[int], *, all_cells: bool = False) -> tuple[Datum, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from influence_core.config import digest
 from influence_core.errors import BadInput
 from influence_core.measurement import Rows
-from influence_core.reviews import MAX_ROWS
+from influence_core.reviews import LOCKED, MAX_ROWS
 from influence_core.service import access
 from influence_core.service import data as rows
 from influence_core.service.folder import base_name, study_folder
@@ -78,8 +78,7 @@ def refuse_locked(split: str) -> None:
         BadInput: They are locked.
     """
     if split == "locked":
-        why = "They tell whether cleaning helped; a reviewed judge would agree with whoever reviewed it."
-        raise BadInput("Locked rows are not cleaned", why, "Review train and test rows.")
+        raise BadInput(*LOCKED, "Review train and test rows.")
 
 
 def queue(study: str, token: str = SUSPECTS) -> Queue:

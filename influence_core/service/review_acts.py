@@ -148,13 +148,21 @@ def _decision(held: OpenStudy, given: Mapping[str, Any]) -> Decision:
         raise BadInput(_WHAT, f"The weight is {str(weight)[:40]!r}.", "Give a number from 0 to 1.")
     if not isinstance(comment, str) or not all(text is None or isinstance(text, str) for text in texts.values()):
         raise BadInput(_WHAT, "A label or comment is no text.", "Reload the page.")
-    if texts["label"] is not None and rows.is_regression(held) and not isinstance(as_number(texts["label"]), float):
-        raise BadInput(_WHAT, f"'{texts['label'][:40]}' is no number.", "Type a number, such as 3.5.")
     label = texts["label"].strip() if texts["label"] is not None else None
-    if label is not None and label not in (known := held.study.header.classes) and not rows.is_regression(held):
-        _check_new_class(label, known)
+    if label is not None:
+        check_label(held, label)
     done: Any = action
     return Decision(split, row, done, label, weight, comment, texts["given"])
+
+
+def check_label(held: OpenStudy, label: str) -> None:
+    """Raise ``BadInput`` for a label that no row of the study can get: no number, or a class in another spelling."""
+    known = held.study.header.classes
+    if rows.is_regression(held):
+        if not isinstance(as_number(label), float):
+            raise BadInput(_WHAT, f"'{label[:40]}' is no number.", "Type a number, such as 3.5.")
+    elif label not in known:
+        _check_new_class(label, known)
 
 
 def _check_new_class(name: str, known: Sequence[str]) -> None:

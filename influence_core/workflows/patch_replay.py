@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from influence_core.changes import Change, as_number, same_label
 from influence_core.errors import BadInput
+from influence_core.figures import figure
 from influence_core.row_content import content_hashes
 from influence_core.study import Study
 from influence_core.workflows.patches import free_name, whole_table
@@ -97,14 +98,14 @@ def replayed(study: Study, changes: Sequence[Change], *, follow: bool = False) -
         changes: What is to become of its rows.
         follow: Change a row that has moved where it is now, if its content is there exactly once.
     """
-    table, outcomes = whole_table(study), _outcomes(study, changes, follow)
+    table, done = whole_table(study), outcomes(study, changes, follow=follow)
     header, split_column = study.header, table.column_names[-1]
     is_number = header.task == "regression"
     labels: list[Any] = table[header.label].to_pylist()
     splits, ids = table[split_column].to_pylist(), table[header.id].to_pylist()
     where = {pair: i for i, pair in enumerate(zip(splits, ids, strict=True))}
     weights, kept = np.ones(len(table)), np.ones(len(table), bool)
-    for outcome in outcomes:
+    for outcome in done:
         if outcome.result != "applied":
             continue
         change = outcome.change
@@ -121,7 +122,40 @@ def replayed(study: Study, changes: Sequence[Change], *, follow: bool = False) -
     table = table.set_column(index, header.label, column)
     if (weights != 1).any():
         table = table.append_column(free_name("weight", table), pa.array(weights))
-    return Replay(table.filter(pa.array(kept)), tuple(outcomes))
+    return Replay(table.filter(pa.array(kept)), done)
+
+
+def outcomes(study: Study, changes: Sequence[Change], *, follow: bool = False) -> tuple[Outcome, ...]:
+    """Return what would become of each change, in their order, without making the table.
+
+    Args:
+        study: The data that the changes are of, or a newer version of it.
+        changes: What is to become of its rows; one for each row.
+        follow: A row that has moved is changed where it is now, if its content is there exactly once.
+    """
+    here, is_number = _Here(study), study.header.task == "regression"
+    here.read([(change.split, change.row) for change in changes if change.content])
+    own = [_fits(here, change) for change in changes]
+    taken = {(change.split, change.row) for change, fits in zip(changes, own, strict=True) if fits}
+    found_out = []
+    for change, fits in zip(changes, own, strict=True):
+        place = (change.split, change.row)
+        if fits:
+            found = here.labels[place]
+            found_out.append(Outcome(change, _result(change, found, is_number), found))
+            continue
+        now = here.by_content.get(change.content, []) if change.content else []
+        if len(now) == 1 and now[0] not in taken:
+            found = here.labels[now[0]]
+            result = _result(change, found, is_number) if follow else "moved"
+            taken |= set(now) if follow else set()
+            found_out.append(Outcome(change, result, found, now[0]))
+        elif place in here.labels:
+            found_out.append(Outcome(change, "changed", here.labels[place]))
+        else:
+            gone = "already" if change.action == "drop" and not now else "missing"
+            found_out.append(Outcome(change, gone))
+    return tuple(found_out)
 
 
 def check_content(study: Study, changes: Sequence[Change]) -> None:
@@ -177,32 +211,6 @@ class _Here:
         return found
 
 
-def _outcomes(study: Study, changes: Sequence[Change], follow: bool) -> list[Outcome]:
-    here, is_number = _Here(study), study.header.task == "regression"
-    here.read([(change.split, change.row) for change in changes if change.content])
-    own = [_fits(here, change) for change in changes]
-    taken = {(change.split, change.row) for change, fits in zip(changes, own, strict=True) if fits}
-    outcomes = []
-    for change, fits in zip(changes, own, strict=True):
-        place = (change.split, change.row)
-        if fits:
-            found = here.labels[place]
-            outcomes.append(Outcome(change, _result(change, found, is_number), found))
-            continue
-        now = here.by_content.get(change.content, []) if change.content else []
-        if len(now) == 1 and now[0] not in taken:
-            found = here.labels[now[0]]
-            result = _result(change, found, is_number) if follow else "moved"
-            taken |= set(now) if follow else set()
-            outcomes.append(Outcome(change, result, found, now[0]))
-        elif place in here.labels:
-            outcomes.append(Outcome(change, "changed", here.labels[place]))
-        else:
-            gone = "already" if change.action == "drop" and not now else "missing"
-            outcomes.append(Outcome(change, gone))
-    return outcomes
-
-
 def _fits(here: _Here, change: Change) -> bool:
     """Tell whether the row that the change names is the one that was reviewed, as far as that is known."""
     place = (change.split, change.row)
@@ -214,8 +222,14 @@ def _result(change: Change, found: str, is_number: bool) -> str:
         return "already"
     if change.action == "relabel" and same_label(found, change.new, is_number=is_number):
         return "already"
-    agrees = change.old is None or same_label(found, change.old, is_number=is_number)
-    return "applied" if agrees else "conflict"
+    return "applied" if was_reviewed(change, found, is_number=is_number) else "conflict"
+
+
+def was_reviewed(change: Change, found: str, *, is_number: bool) -> bool:
+    """Tell whether a label is the one that the reviewer saw, as far as that was kept; of a number, its first digits."""
+    if change.old is None or same_label(found, change.old, is_number=is_number):
+        return True
+    return is_number and isinstance(value := as_number(found), float) and figure(value) == change.old
 
 
 def _as_label(change: Change, is_number: bool) -> Any:

@@ -15,13 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from influence_core.changes import COLUMNS, Change, changes_of_table, patch_table
+from influence_core.changes import Change, changes_of_table, patch_table
 from influence_core.errors import BadInput
 from influence_core.row_content import content_hashes
 from influence_core.study import Study
 from influence_core.tables import FORMATS, reading, table_bytes
+from influence_core.workflows.patch_tables import RISKY, patch_rows
 
-_RISKY = ("=", "+", "-", "@", "\t", "\r", "'")
 _LABEL = re.compile(r"; the label is '(.*)'\.\s*$")
 _NO_PATCH = "Give a patch as `export --patch` writes it: CSV, JSON or Parquet."
 
@@ -41,38 +41,32 @@ def patch_bytes(changes: Sequence[Change], format: str) -> bytes:
     if format == "csv":
         for name in table.columns:
             if name != "weight":
-                table[name] = [f"'{v}" if isinstance(v, str) and v.startswith(_RISKY) else v for v in table[name]]
+                table[name] = [f"'{v}" if isinstance(v, str) and v.startswith(RISKY) else v for v in table[name]]
         return table.to_csv(index=False).encode()
     return table_bytes(table, format)
 
 
-def read_patch(path: Path, study: Study) -> list[Change]:
+def read_patch(path: Path, study: Study, title: str = "", most: int | None = None) -> list[Change]:
     """Return the changes in a patch file.
+
+    Args:
+        path: The file; its ending says its format.
+        study: The study that they are about.
+        title: What messages call the file; default its path.
+        most: Refuse a patch of more lines than this.
 
     Raises:
         BadInput: It is no patch, or a line of it says nothing that can be done.
     """
     format = path.suffix.lower().lstrip(".")
     if format not in FORMATS:
-        raise BadInput("This is no patch", f"{path.name} is no {', '.join(FORMATS)} file.", _NO_PATCH)
+        raise BadInput("This is no patch", f"{title or path.name} is no {', '.join(FORMATS)} file.", _NO_PATCH)
     try:
-        with reading(path, "The patch cannot be read", _NO_PATCH):
-            table = _loaded(path, format)
+        with reading(Path(title or path), "The patch cannot be read", _NO_PATCH):
+            table = patch_rows(path, format, most)
     except FileNotFoundError:
         raise BadInput("There is no such patch", f"{path} does not exist.", _NO_PATCH) from None
     return changes_of_table(table, ids_are_numbers=ids_are_numbers(study))
-
-
-def _loaded(path: Path, format: str) -> pd.DataFrame:
-    if format == "parquet":
-        return pq.read_table(path).to_pandas()
-    if format == "json":
-        records = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise ValueError("it is no list of objects")
-        return pd.DataFrame(records, columns=None if records else list(COLUMNS), dtype=object)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    return table.map(lambda v: v[1:] if v[:1] == "'" and v[1:].startswith(_RISKY) else v)
 
 
 def whole_table(study: Study) -> pa.Table:

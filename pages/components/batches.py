@@ -10,6 +10,7 @@ import streamlit as st
 from influence_core import service
 from pages.components import errors, session
 from pages.components.html import element, percent, plain_label, text
+from pages.components.studies import literal
 
 _TOKEN = "batch token"  # kept: names the next batch, so that two clicks are one
 _LAST = "last batch"  # kept: the study and what was written here last
@@ -47,7 +48,7 @@ def confirm(study: str, batch: service.Batch, key: str, to: str = "", within: st
     name = reviewer(study, f"{key}_name")
     label = f"{_WORDS[batch.action]} {_rows(count)}" + (f" to “{plain_label(to)}”" if to else "")
     st.button(label, key=f"{key}_do", type="primary", disabled=not (count and name.strip()),
-              on_click=_decide, args=(study, name, _token(), batch, again, within))  # fmt: skip
+              on_click=_decide, args=(study, name, token(), batch, again, within))  # fmt: skip
     st.html(element("p", "One act in the review log, with one undo; labels change at the next retraining.",
                     css="if-scale"))  # fmt: skip
 
@@ -62,7 +63,8 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def _token() -> str:
+def token() -> str:
+    """Return what names the next act about many rows in this session, so that two clicks are one."""
     if session.kept(_TOKEN) is None:
         session.keep(_TOKEN, secrets.token_hex(8))
     return str(session.kept(_TOKEN))
@@ -71,13 +73,18 @@ def _token() -> str:
 def _decide(study: str, name: str, token: str, batch: service.Batch, again: bool, within: str) -> None:
     with errors.shown():
         done = service.decide_together(study, name, token, batch, again)
-        session.keep(_TOKEN, None)
-        session.keep(_LAST, (study, done.line))
-        session.keep(session.REVIEWER, name)
+        written(study, name, done.line)
         if within:
             session.hold(within, False)
         spared = f" {_rows(done.spared)} decided already: left as they are." if done.spared else ""
-        session.say(f"{done.line.words}.{spared}")
+        session.say(f"{literal(done.line.words)}.{spared}")
+
+
+def written(study: str, name: str, line: service.BatchLine) -> None:
+    """Keep what was written here last, and by whom; the next act gets another token. For callbacks."""
+    session.keep(_TOKEN, None)
+    session.keep(_LAST, (study, line))
+    session.keep(session.REVIEWER, name)
 
 
 def last(study: str) -> None:
@@ -104,4 +111,4 @@ def _undo(study: str, line: service.BatchLine) -> None:
         session.say(service.undo_batch(study, line.reviewer, line.tab, line.number))
 
 
-__all__ = ["confirm", "last", "reviewer", "undo_button"]
+__all__ = ["confirm", "last", "reviewer", "token", "undo_button", "written"]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import streamlit as st
 
 from influence_core import service
-from pages.components import dealing, decisions, session
+from pages.components import dealing, decisions, patch_upload, session
 from pages.components.html import element
 
 study = session.view().study
 page = service.decisions_page(study)
 st.html(element("h1", "Decisions"))
-decisions.progress(page)
-decisions.undo(study, page)
-decisions.together(study)
+# Lines that come and go have a container: below them an open part would else close, for it stands elsewhere then.
+with st.container():
+    decisions.progress(page)
+    if service.role(study) != "viewer":
+        decisions.undo(study, page)
+        decisions.together(study)
 decisions.downloads(study)
-decisions.conflicts(study, page)
+patch_upload.panel(study)
+with st.container():
+    decisions.conflicts(study, page)
 decisions.guidelines(study, page)
 dealing.panel(study, may_change=page.may_resolve)
 decisions.log(study)

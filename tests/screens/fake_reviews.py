@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from influence_core.errors import BadInput
+from influence_core.service import patch_views
 from influence_core.service import review_views as views
 from influence_core.service.dealing import Dealing, Shares
 from tests.screens.fake_data import material
@@ -13,7 +15,7 @@ FUNCTIONS = (
     "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
     "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
     "frozen_queue has_moved next_steps undo_last cleaned_original review_states "
-    "relabelling decided_among decide_together undo_batch batches"
+    "apply_patch patch_lines patch_page relabelling decided_among decide_together undo_batch batches"
 ).split()
 HOSTILE = "<b>bold</b> <script>alert(1)</script> <img src=x>"
 
@@ -26,6 +28,7 @@ class FakeReviews:
         nothing: Nobody has decided yet.
         owner: Whoever asks may resolve conflicts.
         lists: Grows when the list of suspects moves.
+        fitting: Lines of a patch fit.
         decided: Rows of every batch that somebody has decided already; ``spared``: those found when it is written.
         lines: The batches that hold.
     """
@@ -33,6 +36,7 @@ class FakeReviews:
     nothing: bool = False
     owner: bool = True
     lists: int = 0
+    fitting: bool = True
     decided: int = 0
     spared: int = 0
     lines: list[views.BatchLine] = field(default_factory=list)
@@ -118,6 +122,31 @@ class FakeReviews:
     def cleaned_original(self, study: str, name: str, content: bytes) -> tuple[bytes, str]:
         """Return the file as it came."""
         return content, ".csv"
+
+    def patch_page(self, study: str, files: Any, follow: bool = False) -> patch_views.PatchPage:
+        """Return a line that fits, one that was decided otherwise and one that moved, or refuse what is no patch."""
+        if not all(file.content.startswith(b"row_id") for file in files):
+            raise BadInput("This is no patch", f"{files[-1].name} has no column row_id.", "Give a patch.")
+        counts = dict.fromkeys(patch_views.PATCH_STATES, 0) | {"decided": 1, "moved": 0 if follow else 1}
+        counts["fits"] = (30 if self.fitting else 0) + (follow and self.fitting)
+        lines = {
+            state: tuple(patch_views.PatchLine(state, "train", i, f"3 → {HOSTILE}", HOSTILE, f"why {state}")
+                         for i in range(min(count, 20)))
+            for state, count in counts.items() if count
+        }  # fmt: skip
+        return patch_views.PatchPage(counts, lines, (HOSTILE,), 2)
+
+    def patch_lines(self, study: str, files: Any, follow: bool, format: str) -> bytes:
+        """Return a table without lines."""
+        return b"result,why\n"
+
+    def apply_patch(
+        self, study: str, reviewer: str, token: str, files: Any, follow: bool = False, again: bool = False
+    ) -> views.BatchDone:
+        """Keep what was applied."""
+        self.written.append(("apply_patch", (reviewer, token, tuple(file.name for file in files), follow, again)))
+        line = views.BatchLine(reviewer, f"patch {token}", 1, 1e9, 30, f"30 rows decided as in {HOSTILE}")
+        return views.BatchDone(line, self.spared)
 
     def dealing(self, study: str) -> Dealing:
         """Return two reviewers."""

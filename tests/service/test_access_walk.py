@@ -53,6 +53,8 @@ GIVEN: dict[str, Any] = {
     "number": 1,
     "evidence": {},
     "change": service.CheckRequest(),
+    "files": (service.PatchFile("p.csv", b"row_id,split,action,old_label,new_label\n"),),
+    "follow": False,
 }  # fmt: skip
 
 

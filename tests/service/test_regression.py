@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from influence_core import Run, Study, fitting, registry, service
+from influence_core.figures import figure
 from influence_core.service import BadInput, ExplainRequest, Explanation, InfluenceError, PredictionFilter, regression
-from influence_core.service.data import figure
 
 NAMES = ("diabetes", "heights")
 

@@ -164,3 +164,13 @@ def test_the_command_follows_and_merges(folder: Path, tmp_path: Path, capsys: py
     assert train == {1: "cat", 2: "bee", 4: "cat"}
     found = patches.read_patch(both, Study(folder))
     assert [(c.row, c.reviewer, c.comment) for c in found] == [(1, "ann, bob", "sure"), (2, "ann", "")]
+
+
+def test_a_number_that_was_reviewed_in_its_first_digits_is_the_one_in_the_data() -> None:
+    for found, old, same in (
+        ("-1.0177866710876793", "−1.018", True), ("1234567.25", "1,234,567", True), ("0.5", "0.5", True),
+        ("0.52", "0.5", False), ("-1.0171", "−1.018", False), ("3", "3.0", True), ("3", None, True), ("x", "y", False),
+    ):  # fmt: skip
+        change = Change("train", 1, "relabel", old, "7")
+        assert patch_replay.was_reviewed(change, found, is_number=True) is same, (found, old)
+    assert not patch_replay.was_reviewed(Change("train", 1, "relabel", "3.0", "7"), "3", is_number=False)
