@@ -1,7 +1,7 @@
 """How well every method tracks retraining: the linear datamodeling score on one convex and two deep studies.
 
 ``python -m benchmarks lds`` measures all three and writes ``docs/fidelity.md``; ``python -m benchmarks.lds`` takes
-``--studies``, ``--methods``, ``--store FOLDER`` and ``--write FILE``. The methods are those of the registry that can
+``--studies``, ``--methods``, ``--store FOLDER``, ``--most SECONDS`` and ``--write FILE``. The methods are those of the registry that can
 run; truths and scores are kept in the store, so that a stopped run goes on.
 """
 
@@ -129,7 +129,9 @@ def study(name: str) -> Task:
     return Task(setting.network, train, test, checkpoints=states, learning_rates=rates, recipe=setting.recipe)
 
 
-def measured(name: str, store: Path, methods: list[str] | None = None) -> tuple[pd.DataFrame, float, Judging]:
+def measured(
+    name: str, store: Path, methods: list[str] | None = None, most: float = SECONDS
+) -> tuple[pd.DataFrame, float, Judging]:  # fmt: skip
     """Return the table of a study, and the processor seconds that its truth took now (0 where it was there)."""
     task, options = study(name), Judging.checked(OPTIONS)
     dtype = torch.float64 if SETTINGS[name].recipe.dtype == "float64" else torch.float32
@@ -141,7 +143,7 @@ def measured(name: str, store: Path, methods: list[str] | None = None) -> tuple[
     able, lines = [], []
     for method in chosen:
         estimator = registry.made(method, None, task)
-        reason = _absurd(task, estimator, run)
+        reason = _absurd(task, estimator, run, most)
         if reason:
             lines.append({"method": method, "metric": "lds", "figure": NOT_MEASURED, "value": np.nan, "note": reason})
         else:
@@ -150,7 +152,7 @@ def measured(name: str, store: Path, methods: list[str] | None = None) -> tuple[
     return pd.concat([table, pd.DataFrame(lines)], ignore_index=True) if lines else table, took, options
 
 
-def _absurd(task: Task, estimator: Any, run: Run) -> str:
+def _absurd(task: Task, estimator: Any, run: Run, most: float) -> str:
     """Return why a method is not tried: it cannot run here, or would take too long; empty if it is."""
     from influence_core.costs import cost, seconds_in_words
     from influence_core.fitting import fit
@@ -159,11 +161,11 @@ def _absurd(task: Task, estimator: Any, run: Run) -> str:
     if reason:
         return reason
     seconds = cost(task, estimator, run).seconds
-    if estimator.named.query == "solve" and seconds <= SECONDS:  # real work for every test row: one is tried
+    if estimator.named.query == "solve" and seconds <= most:  # real work for every test row: one is tried
         started = time.perf_counter()
         fit(task, estimator, run).scores(Rows("test", (0,)))
         seconds += N_TEST * (time.perf_counter() - started)
-    return f"would take {seconds_in_words(seconds)}" if seconds > SECONDS else ""
+    return f"would take {seconds_in_words(seconds)}" if seconds > most else ""
 
 
 def run(report: Report) -> None:
@@ -227,12 +229,13 @@ def main() -> None:
     parser.add_argument("--studies", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--store", type=Path)
+    parser.add_argument("--most", type=float, default=SECONDS, help="seconds that a method may take (%(default)s)")
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = {}
         for name in chosen.studies:
-            found[name] = measured(name, chosen.store or Path(folder), chosen.methods)
+            found[name] = measured(name, chosen.store or Path(folder), chosen.methods, chosen.most)
             print(f"{name}: truth took {found[name][1]:.1f} CPU-s now", flush=True)
     page = markdown(found)
     if chosen.write:
