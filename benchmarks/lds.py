@@ -1,8 +1,8 @@
 """How well every method tracks retraining: the linear datamodeling score on one convex and two deep studies.
 
 ``python -m benchmarks lds`` measures all three and writes ``docs/fidelity.md``; ``python -m benchmarks.lds`` takes
-``--studies``, ``--methods``, ``--store FOLDER``, ``--most SECONDS`` and ``--write FILE``. The methods are those of the registry that can
-run; truths and scores are kept in the store, so that a stopped run goes on.
+``--studies``, ``--methods``, ``--store FOLDER``, ``--most SECONDS`` and ``--write FILE``. The methods are those of the
+registry that can run; truths and scores are kept in the store, so that a stopped run goes on.
 """
 
 from __future__ import annotations
