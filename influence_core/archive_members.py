@@ -31,7 +31,7 @@ MAX_NAME = 200  # bytes of one part of a path
 _CHUNK = 1 << 20
 _PART = r"[\w][\w .()+=@,-]*"  # of a path: no leading dot or hyphen, no separators, nothing a shell could act upon
 _CORE = (
-    r"study\.toml|(encoder|recording)\.json|guidelines\.md|start\.safetensors"
+    r"study\.toml|(encoder|recording|class_definitions)\.json|guidelines\.md|start\.safetensors"
     r"|(train|test|locked|truth|trajectory|pred_probs)\.parquet"
     rf"|checkpoints/({_PART}/)?{_PART}\.safetensors"
     rf"|media/({_PART}/){{0,8}}{_PART}\.(?i:png|jpe?g|gif|webp|bmp|tiff?)"

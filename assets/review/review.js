@@ -236,8 +236,18 @@ class Desk {
     left.append(this.classButtons(card), this.actionButtons(card), el("p", "step", undo || "Nothing to undo yet."), this.commentBox(card));
     if (this.message) { const said = el("p", "said", this.message); said.setAttribute("role", "status"); left.append(said); }
     const right = el("div", "right", ...card.beside.map((side) => besideGroup(side, card)));
-    if (this.data.guidelines) right.append(el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines)));
+    if (this.data.guidelines || this.defined().length) right.append(this.guidelines());
     return el("main", "", left, right);
+  }
+  // Classes with what they mean, in the order of the buttons' keys.
+  defined() { return [...this.data.classes, ...this.added].filter((name) => this.meaning(name)).map((name) => [name, this.meaning(name)]); }
+  meaning(name) { return Object.hasOwn(this.data.definitions, name) ? this.data.definitions[name] : ""; }
+  guidelines() {
+    const list = el("dl", "", ...this.defined().flatMap(([name, said]) => [el("dt", "", name), el("dd", "", said)]));
+    const made = el("details", "", el("summary", "", "Guidelines"), el("div", "guide", this.data.guidelines, list));
+    made.open = Boolean(this.guiding);
+    made.addEventListener("toggle", () => { this.guiding = made.open; });
+    return made;
   }
   classButtons(card) {
     this.number = null;
@@ -255,7 +265,8 @@ class Desk {
     const all = this.digits(card), few = [...all.slice(0, Math.min(10, card.classes.length)), ...all.slice(card.classes.length)].slice(0, 20);
     const made = few.map(([name, chance, key]) => {
       const css = name === card.given ? "class given" : name === card.suggested ? "class hint" : "class";
-      const one = this.button(name, key, css, () => this.label(name), name === card.given ? "the given label" : "");
+      const one = this.button(name, key, css, () => this.label(name),
+        [this.meaning(name), name === card.given ? "the given label" : ""].filter(Boolean).join(" – "));
       one.append(el("small", "", chance === null ? "new" : percent(chance)));
       return one;
     });

@@ -28,6 +28,13 @@ from influence_core.service.decisions import (
     undo_last,
 )
 from influence_core.service.demo import reset_demo, start_demo
+from influence_core.service.guidelines import (
+    class_definitions,
+    definable_classes,
+    guidelines,
+    save_class_definition,
+    save_guidelines,
+)
 from influence_core.service.imports import (
     cancel_import,
     check_images,
@@ -93,13 +100,11 @@ from influence_core.service.review_views import (
     StepView,
 )
 from influence_core.service.reviews import (
-    guidelines,
     known_reviewer,
     plain,
     review_batch,
     review_place,
     review_states,
-    save_guidelines,
 )
 from influence_core.service.rowcards import row_card
 from influence_core.service.suspect_batches import suspect_batch
@@ -177,9 +182,11 @@ from influence_core.service.views import (
 
 __all__ = [
     "DecisionsPage", "Queue", "Receipt", "ReviewBatch", "ReviewCard", "ReviewStates", "cleaned_data",
-    "decisions_log", "decisions_page", "NextSteps", "StepView", "guidelines", "known_reviewer", "next_steps",
+    "decisions_log", "decisions_page", "NextSteps", "StepView", "class_definitions", "definable_classes",
+    "guidelines", "known_reviewer", "next_steps",
     "patch_file", "plain", "queue", "record_acts", "resolve_conflict",
-    "review_batch", "review_place", "review_states", "save_guidelines", "save_queue", "undo_last",
+    "review_batch", "review_place", "review_states", "save_class_definition", "save_guidelines",
+    "save_queue", "undo_last",
     "Batch", "BatchDone", "BatchLine", "Decided", "batches", "decide_together", "decided_among", "relabelling",
     "suspect_batch", "undo_batch", "OwnProbabilities", "pred_probs", "remove_pred_probs", "save_pred_probs",
     "Agreement", "Candidate", "MeasuringPlan", "MetricChoice", "MetricTable", "RemovalLine", "RemovalPage",

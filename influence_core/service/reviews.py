@@ -1,4 +1,4 @@
-"""Reviewing: cards from a queue, and where a reviewer stopped; the guidelines of a study."""
+"""Reviewing: cards from a queue, and where a reviewer stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from influence_core.changes import RESOLVES
-from influence_core.errors import BadInput
 from influence_core.reviews import Reviews, Standing
 from influence_core.service import access, review_cards
 from influence_core.service.dealing import dealt
@@ -25,11 +24,8 @@ from influence_core.service.review_views import (
     RowId,
     decided,
 )
-from influence_core.store import disk_errors
 
 MOST_CARDS = 50
-MAX_GUIDELINES = 20_000
-_GUIDELINES = "guidelines.md"
 
 
 def review_batch(
@@ -135,33 +131,6 @@ def known_reviewer(study: str) -> str:
     """Return the name of whoever is signed in; empty where people type their name."""
     access.check(base_name(study), "reviewer")
     return access.visitor().person or ""
-
-
-def guidelines(study: str) -> str:
-    """Return how the labels of a study are to be given, in its owners' words; empty if nobody wrote it down."""
-    access.check(base_name(study))
-    try:
-        return (study_folder(study) / _GUIDELINES).read_text(encoding="utf-8", errors="replace")[:MAX_GUIDELINES]
-    except FileNotFoundError:
-        return ""
-
-
-def save_guidelines(study: str, text: str) -> None:
-    """Write the guidelines of a study.
-
-    Raises:
-        BadInput: They are not its owner, or the text is too long.
-    """
-    access.check(base_name(study), "owner")
-    opened(base_name(study))
-    if len(text) > MAX_GUIDELINES:
-        why = f"They have {len(text):,} characters."
-        raise BadInput("The guidelines are too long", why, f"Keep them to {MAX_GUIDELINES:,}.")
-    file = study_folder(study) / _GUIDELINES
-    with disk_errors(file):
-        part = file.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
 
 
 def is_resolution(reviewer: str) -> bool:

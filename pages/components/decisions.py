@@ -9,7 +9,7 @@ from functools import partial
 import streamlit as st
 
 from influence_core import service
-from pages.components import batches, errors, session
+from pages.components import batches, definitions, errors, session
 from pages.components.html import element, empty, text
 from pages.components.studies import literal
 
@@ -125,15 +125,18 @@ def _resolve(study: str, split: str, row: int | str, action: str, label: str | N
 def guidelines(study: str, page: service.DecisionsPage) -> None:
     """Draw the guidelines, which owners may change."""
     with st.expander("Guidelines for reviewers"):
-        now = session.entered(["guidelines"]).get("guidelines", service.guidelines(study))
+        key = f"guidelines_{study}"  # the text of one study is none of another's
+        now = session.entered([key]).get(key, service.guidelines(study))
         st.text_area("Shown beside every card", height=160, disabled=not page.may_resolve,
-                     **session.shown("guidelines", now, shows="value"))  # fmt: skip
+                     **session.shown(key, now, shows="value"))  # fmt: skip
         st.button("Save", key="save_guidelines", disabled=not page.may_resolve, on_click=_save, args=(study,))
+        definitions.classes(study, may_change=page.may_resolve)
 
 
 def _save(study: str) -> None:
     with errors.shown():
-        service.save_guidelines(study, str(session.entered(["guidelines"]).get("guidelines", "")))
+        key = f"guidelines_{study}"
+        service.save_guidelines(study, str(session.entered([key]).get(key, "")))
         session.say("The guidelines are saved.")
 
 

@@ -28,7 +28,7 @@ def panel(study: str) -> None:
         st.html(element("p", words, css="if-scale"))
         batches.last(study)
         given = st.file_uploader(
-            "Patches", list(_FORMATS), accept_multiple_files=True, key=f"patches_{session.kept(_TAKEN) or 0}",
+            "Patches", list(_FORMATS), accept_multiple_files=True, key=f"patches_{study}_{session.kept(_TAKEN) or 0}",
             max_upload_size=50, label_visibility="collapsed",
         )  # fmt: skip
         if given:

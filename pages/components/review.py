@@ -39,6 +39,7 @@ def desk(study: str, token: str) -> None:
         data = {
             "study": study, "token": place[0], "title": place[1], "total": place[2], "classes": list(place[3]),
             "task": place[4], "person": service.known_reviewer(study), "guidelines": service.guidelines(study),
+            "definitions": dict(service.class_definitions(study)),
             "kept": [], "refused": [], "said": [], "steps": None, "batch": None, "nonce": 0, "states": None, "heard": 0,
             "error": "", **said,
         }  # fmt: skip

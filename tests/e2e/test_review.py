@@ -174,3 +174,21 @@ def test_undo_says_beforehand_what_it_will_undo_on_both_screens(
     assert rows(server, "SELECT count(*) FROM acts WHERE reviewer = 'una' AND standing = 1 AND kind = 'decide'") == [
         (0,)
     ]
+
+
+def test_what_a_class_means_stands_on_its_button_and_in_the_guidelines(page: Page, server: AppServer) -> None:
+    file = server.studies / "digits" / "class_definitions.json"
+    file.write_text('{"3": "Two <b>open</b> bows.", "7": "A bar."}', encoding="utf-8")
+    try:
+        open_desk(page, server, "dee")
+        button = page.locator(".classes button", has_text=re.compile(r"^3")).first
+        expect(button).to_have_attribute("title", re.compile(r"^Two <b>open</b> bows\."))
+        page.locator(".desk summary", has_text="Guidelines").click()
+        guide = page.locator(".guide")
+        expect(guide.locator("dt")).to_have_text(["3", "7"])
+        expect(guide.locator("dd")).to_have_text(["Two <b>open</b> bows.", "A bar."])
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".desk")).to_contain_text("row 2 of")
+        expect(guide).to_be_visible()  # what was opened stays open from card to card
+    finally:
+        file.unlink()

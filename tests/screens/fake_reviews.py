@@ -12,7 +12,8 @@ from influence_core.service.dealing import Dealing, Shares
 from tests.screens.fake_data import material
 
 FUNCTIONS = (
-    "review_place review_batch record_acts known_reviewer guidelines save_guidelines decisions_page decisions_log "
+    "review_place review_batch record_acts known_reviewer guidelines save_guidelines "
+    "class_definitions definable_classes save_class_definition decisions_page decisions_log "
     "resolve_conflict patch_file cleaned_data dealing save_dealing shares "
     "frozen_queue has_moved next_steps undo_last cleaned_original review_states "
     "apply_patch patch_lines patch_page relabelling decided_among decide_together undo_batch batches"
@@ -29,6 +30,7 @@ class FakeReviews:
         owner: Whoever asks may resolve conflicts.
         lists: Grows when the list of suspects moves.
         fitting: Lines of a patch fit.
+        meanings: What classes mean.
         decided: Rows of every batch that somebody has decided already; ``spared``: those found when it is written.
         lines: The batches that hold.
     """
@@ -40,6 +42,7 @@ class FakeReviews:
     decided: int = 0
     spared: int = 0
     lines: list[views.BatchLine] = field(default_factory=list)
+    meanings: dict[str, str] = field(default_factory=dict)
     written: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
 
     def review_place(self, study: str, token: str) -> tuple[str, str, int, tuple[str, ...], str]:
@@ -100,6 +103,18 @@ class FakeReviews:
     def save_guidelines(self, study: str, text: str) -> None:
         """Keep them."""
         self.written.append(("save_guidelines", (text,)))
+
+    def definable_classes(self, study: str) -> tuple[str, ...]:
+        """Return the study's classes."""
+        return material(study).classes
+
+    def class_definitions(self, study: str) -> dict[str, str]:
+        """Return what the switch says."""
+        return self.meanings
+
+    def save_class_definition(self, study: str, label: str, text: str) -> None:
+        """Keep it."""
+        self.written.append(("save_class_definition", (label, text)))
 
     def frozen_queue(self, study: str) -> str:
         """Return a token that changes with the list."""

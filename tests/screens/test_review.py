@@ -83,9 +83,32 @@ def test_the_log_is_searched(opened: Opener) -> None:
 
 def test_guidelines_are_saved(opened: Opener, fake: FakeService) -> None:
     app = opened("decisions", study="digits")
-    app.text_area(key="guidelines").input("A seven has a bar.").run()
+    app.text_area(key="guidelines_digits").input("A seven has a bar.").run()
     app.button(key="save_guidelines").click().run()
     assert fake.reviews.written == [("save_guidelines", ("A seven has a bar.",))] and not app.exception
+
+
+def test_an_owner_says_what_a_class_means_and_others_read_it(opened: Opener, fake: FakeService) -> None:
+    fake.reviews.meanings = {"3": HOSTILE}
+    app = opened("decisions", study="digits")
+    assert "<dt>3</dt><dd>&lt;b&gt;bold" in markup(app) and HOSTILE not in markup(app)
+    app.selectbox(key="definition_class").set_value("3").run()
+    field = next(box for box in app.text_input if box.key.startswith("definition_digits"))
+    assert field.value == HOSTILE
+    field.input("Two open bows.").run()
+    app.button(key="save_definition").click().run()
+    assert fake.reviews.written == [("save_class_definition", ("3", "Two open bows."))] and not app.exception
+    fake.reviews.owner = False
+    app = opened("decisions", study="digits")
+    assert "<dt>3</dt>" in markup(app) and not [b for b in app.button if b.key == "save_definition"]
+
+
+def test_what_is_typed_about_one_study_is_none_of_anothers(opened: Opener, fake: FakeService) -> None:
+    app = opened("decisions", study="digits")
+    app.text_area(key="guidelines_digits").input("A seven has a bar.").run()
+    app.selectbox(key="influence.study").set_value("cells").run()
+    keys = [box.key for box in app.text_area if box.key.startswith("guidelines_")]
+    assert keys == ["guidelines_cells"] and app.text_area(key="guidelines_cells").value == HOSTILE
 
 
 def test_rows_are_dealt_by_an_owner(opened: Opener, fake: FakeService) -> None:

@@ -199,3 +199,39 @@ def test_guidelines_are_kept_and_bounded(own_studies: Path) -> None:
     assert service.guidelines("table") == "An <b>ant</b> has six legs."
     with pytest.raises(BadInput, match="too long"):
         service.save_guidelines("table", "x" * 20_001)
+
+
+def test_classes_are_defined_by_owners_one_at_a_time(own_studies: Path) -> None:
+    classes, file = service.definable_classes("table"), own_studies / "table" / "class_definitions.json"
+    assert service.class_definitions("table") == {} and not file.exists()
+    service.save_class_definition("table", classes[0], "Six  legs,\n <b>no</b> wings.")
+    service.save_class_definition("table", classes[1], "Wings.")
+    assert service.class_definitions("table") == {classes[0]: "Six legs, <b>no</b> wings.", classes[1]: "Wings."}
+    service.save_class_definition("table", classes[1], " ")
+    assert list(service.class_definitions("table")) == [classes[0]]
+    for label, text, words in (
+        ("wasp", "Stings.", "no class of this study"),
+        (classes[0], "x" * 501, "501 characters"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            service.save_class_definition("table", label, text)
+    # A class that a reviewer gave to a row can be defined, too.
+    row = service.review_batch("table", "loss", "ann", after=0, n=1).cards[0].row_id
+    made = [{"split": "train", "row": row, "action": "relabel", "label": "wasp"}]
+    service.record_acts("table", "ann", [{"tab": "t", "number": 1, "decisions": made}])
+    service.save_class_definition("table", "wasp", "Stings.")
+    assert service.class_definitions("table")["wasp"] == "Stings."
+    assert [path.name for path in file.parent.glob("*.part")] == []
+    # A damaged file hides no desk, and is not written over.
+    for damaged in ("{", "[]", '{"ant": 1}', "[" * 100_000):
+        file.write_text(damaged)
+        assert service.class_definitions("table") == {}
+        with pytest.raises(BadInput, match="is damaged"):
+            service.save_class_definition("table", classes[0], "Six legs.")
+        assert file.read_text() == damaged
+
+
+def test_numbers_have_no_definitions(more_studies: Path) -> None:
+    assert service.definable_classes("diabetes") == () and service.class_definitions("diabetes") == {}
+    with pytest.raises(BadInput, match="Only classes have definitions"):
+        service.save_class_definition("diabetes", "3", "Three.")
