@@ -11,11 +11,14 @@ from pages.components.html import element
 study = session.view().study
 page = service.decisions_page(study)
 st.html(element("h1", "Decisions"))
-# Lines that come and go have a container: below them an open part would else close, for it stands elsewhere then.
+# What comes and goes has a container: a part below that somebody opened would else close, for it stands elsewhere then.
 with st.container():
     decisions.progress(page)
-    if service.role(study) != "viewer":
-        decisions.undo(study, page)
+reviews = service.role(study) != "viewer"
+if reviews:
+    decisions.undo(study, page)
+with st.container():
+    if reviews:
         decisions.together(study)
 decisions.downloads(study)
 patch_upload.panel(study)

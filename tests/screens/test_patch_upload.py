@@ -15,7 +15,7 @@ PATCH = b"row_id,split,action,old_label,new_label\n"
 
 def given(opened: Opener, *contents: bytes) -> AppTest:
     app = opened("decisions", study="digits")
-    uploader = next(box for box in app.file_uploader if box.key.startswith("patches_"))
+    uploader = next(box for box in app.file_uploader if str(box.key).startswith("patches_"))
     uploader.set_value([(f"p{i}.csv", content, "text/csv") for i, content in enumerate(contents)]).run()
     return app
 

@@ -93,7 +93,7 @@ def test_an_owner_says_what_a_class_means_and_others_read_it(opened: Opener, fak
     app = opened("decisions", study="digits")
     assert "<dt>3</dt><dd>&lt;b&gt;bold" in markup(app) and HOSTILE not in markup(app)
     app.selectbox(key="definition_class").set_value("3").run()
-    field = next(box for box in app.text_input if box.key.startswith("definition_digits"))
+    field = next(box for box in app.text_input if str(box.key).startswith("definition_digits"))
     assert field.value == HOSTILE
     field.input("Two open bows.").run()
     app.button(key="save_definition").click().run()
@@ -107,7 +107,7 @@ def test_what_is_typed_about_one_study_is_none_of_anothers(opened: Opener, fake:
     app = opened("decisions", study="digits")
     app.text_area(key="guidelines_digits").input("A seven has a bar.").run()
     app.selectbox(key="influence.study").set_value("cells").run()
-    keys = [box.key for box in app.text_area if box.key.startswith("guidelines_")]
+    keys = [box.key for box in app.text_area if str(box.key).startswith("guidelines_")]
     assert keys == ["guidelines_cells"] and app.text_area(key="guidelines_cells").value == HOSTILE
 
 
