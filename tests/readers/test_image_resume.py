@@ -327,7 +327,7 @@ def killed_again_and_again(images: Path, out: Path, moments: list[tuple[str, flo
     return kills
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("zip", marks=pytest.mark.slow)])
 def test_kill_nine_and_again(given: dict[str, Path], tmp_path: Path, decodings: list[str], kind: str) -> None:
     out, expected = tmp_path / "made" / "study", whole(given, kind, tmp_path)
     moments = [("reading the images 2", 0.1), ("reading the images 4", 0.1)]

@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return content(import_table(source, ROLES, folder / "mine", Run(device="cpu"), name="mine").path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_next_worker_goes_on_where_the_last_one_died(
     studies: Path, whole: dict[str, bytes], number: int
 ) -> None:  # fmt: skip
