@@ -47,6 +47,10 @@ def test_a_file_that_fits_becomes_a_source_with_its_origin(page: Page, server: A
     expect(page.locator(".if-suspects")).to_be_visible()
     title.click()
     expect(page.get_by_text("Out-of-fold numbers come from mine.csv, given")).to_be_visible(timeout=PATIENT)
-    page.locator(".st-key-pred_probs_remove button").click()
+    # The list has just been computed: a run that still draws could take the button away under the click.
+    expect(page.locator('.stApp[data-test-script-state="notRunning"]')).to_be_visible(timeout=PATIENT)
+    remove = page.locator(".st-key-pred_probs_remove button")
+    remove.click()
+    expect(remove).to_have_count(0, timeout=PATIENT)
     expect(page.get_by_text("Trains five models")).to_be_visible(timeout=PATIENT)
     assert not (study.path / "pred_probs.parquet").exists()
