@@ -28,8 +28,12 @@ def trusted(start_server: Callable[[Path], AppServer], tmp_path_factory: pytest.
 def choose(page: Page, key: str, titles: tuple[str, ...]) -> None:
     """Empty a list of methods and choose some by their titles."""
     box = page.locator(f".st-key-{key}")
+    still = page.locator('.stApp[data-test-script-state="notRunning"]')  # a run that draws could take a click away
+    expect(still).to_be_visible(timeout=PATIENT)
     box.get_by_role("button", name="Clear all").click(timeout=PATIENT)
+    expect(box.get_by_role("button", name=re.compile("^Remove "))).to_have_count(0, timeout=PATIENT)
     for title in titles:
+        expect(still).to_be_visible(timeout=PATIENT)
         box.get_by_role("combobox").click()
         box.get_by_role("combobox").fill(title)
         page.get_by_role("option", name=re.compile(rf"^{re.escape(title)} ·")).first.click(timeout=PATIENT)
