@@ -9,20 +9,8 @@ from pathlib import Path
 import pytest
 
 from influence_core import Measurement, Study, attribute
-from influence_core.__main__ import main
 
 Call = Callable[..., str]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Call:
-    def call(*argv: object, code: int = 0) -> str:
-        ended = main([str(word) for word in argv])
-        out, err = capfd.readouterr()
-        assert ended == code, err
-        return out if code == 0 else err
-
-    return call
 
 
 @pytest.fixture

@@ -9,24 +9,12 @@ import numpy as np
 import pytest
 
 from influence_core import Study
-from influence_core.__main__ import main
 from influence_core.changes import Change
 from influence_core.reviews import Act, Decision, Reviews
 from influence_core.versions import versions
 from influence_core.workflows.patches import patch_bytes
 
 Call = Callable[..., str]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Call:
-    def call(*argv: object, code: int = 0) -> str:
-        ended = main([str(word) for word in argv])
-        out, err = capfd.readouterr()
-        assert ended == code, err
-        return out if code == 0 else err
-
-    return call
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from influence_core import (
     list_estimators,
     registry,
 )
-from influence_core.__main__ import main
 from influence_core.commands.propose import Proposer
 from influence_core.errors import BadInput
 from influence_core.fitting import fit
@@ -46,17 +45,6 @@ fragility_suite influence_fading if_finetune_check pbrf critical_sample_ratio lo
 influence_curve if_input_grad cross_loss_if
 """.split()
 Call = Callable[..., str]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Call:
-    def call(*argv: object, code: int = 0) -> str:
-        ended = main([str(word) for word in argv])
-        out, err = capfd.readouterr()
-        assert ended == code, err
-        return out if code == 0 else err
-
-    return call
 
 
 @pytest.fixture
