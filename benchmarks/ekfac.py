@@ -10,7 +10,6 @@ Two models: the MLP 784-128-64-10 on 5,000 x 500 random rows, and the CNN of the
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.ekfac_rival import BATCH, network
 from benchmarks.reference_case import reference_case
+from benchmarks.rivals import alone, rival_python
 from benchmarks.timing import Report, cpu_seconds, middle, seconds, single_thread
 from influence_core import Run, Store, Task, attribute, registry, self_influence
 from influence_core.fitting import fit
@@ -134,16 +134,14 @@ def _ours(case: Case, folder: Path, times: Times) -> dict[str, Tensor]:
 
 
 def _rival(case: Case, folder: Path) -> tuple[dict[str, list[float]], Any] | None:
-    made = Path(__file__).parents[1] / ".venv-rivals" / "bin" / "python"
-    python = os.environ.get("KRONFLUENCE_PYTHON", str(made))
-    if not Path(python).exists():
+    python = rival_python()
+    if python is None:
         return None
     arrays = {f"state/{name}": value.numpy() for name, value in case.state.items()}
     (x, y), (xt, yt) = case.train, case.test
     np.savez(folder / "input.npz", x=x, y=y, xt=xt, yt=yt, damping=DAMPING, **arrays)
     script = Path(__file__).with_name("ekfac_rival.py")
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    subprocess.run([python, str(script), str(folder), case.kind], check=True, capture_output=True, env=alone)
+    subprocess.run([str(python), str(script), str(folder), case.kind], check=True, capture_output=True, env=alone())
     return json.loads((folder / "seconds.json").read_text()), np.load(folder / "scores.npz", allow_pickle=False)
 
 

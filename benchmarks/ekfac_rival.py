@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import TensorDataset
 
 BATCH = 500
 
@@ -32,10 +33,16 @@ def network(kind: str) -> nn.Module:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Fit, answer all queries, one query, and the self-influence of all rows."""
+def measured_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the summed loss of test rows."""
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+def opened(
+    folder: Path, model: nn.Module, measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = measured_loss
+) -> tuple[Any, TensorDataset, TensorDataset]:
+    """Return kronfluence's analyzer of the rows and weights in ``input.npz``, and the rows."""
     from kronfluence.analyzer import Analyzer, prepare_model
-    from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task
 
     class Classification(Task):
@@ -47,19 +54,27 @@ def main() -> None:
             return F.cross_entropy(logits, labels, reduction="sum")
 
         def compute_measurement(self, batch: Any, model: Any) -> Any:
-            return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+            return measure(model(batch[0]), batch[1])
+
+    given = np.load(folder / "input.npz", allow_pickle=False)
+    x, y, xt, yt = (torch.from_numpy(given[name]) for name in ("x", "y", "xt", "yt"))
+    model.load_state_dict({name: torch.from_numpy(given[f"state/{name}"]) for name in model.state_dict()})
+    task = Classification()
+    analyzer = Analyzer(
+        "ekfac", prepare_model(model.eval(), task), task, cpu=True, output_dir=str(folder), disable_model_save=True
+    )
+    return analyzer, TensorDataset(x, y), TensorDataset(xt, yt)
+
+
+def main() -> None:
+    """Fit, answer all queries, one query, and the self-influence of all rows."""
+    from kronfluence.arguments import FactorArguments, ScoreArguments
 
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
-    given = np.load(folder / "input.npz", allow_pickle=False)
-    x, y, xt, yt = (torch.from_numpy(given[name]) for name in ("x", "y", "xt", "yt"))
-    model = network(kind)
-    model.load_state_dict({name: torch.from_numpy(given[f"state/{name}"]) for name in model.state_dict()})
-    task = Classification()
-    analyzer: Any = Analyzer(
-        "ekfac", prepare_model(model.eval(), task), task, cpu=True, output_dir=str(folder), disable_model_save=True
-    )
-    train, test, one = (torch.utils.data.TensorDataset(*rows) for rows in ((x, y), (xt, yt), (xt[:1], yt[:1])))
+    analyzer, train, test = opened(folder, network(kind))
+    damping = float(np.load(folder / "input.npz", allow_pickle=False)["damping"])
+    one = torch.utils.data.Subset(test, [0])
     times: dict[str, list[float]] = {}
     scores: dict[str, np.ndarray] = {}
 
@@ -76,7 +91,7 @@ def main() -> None:
         name = "true" if empirical else "sampled"
         torch.manual_seed(0)
         factors = FactorArguments(strategy="ekfac", use_empirical_fisher=empirical)
-        scored = ScoreArguments(damping_factor=float(given["damping"]))
+        scored = ScoreArguments(damping_factor=damping)
         timed(
             f"fit {name}",
             lambda name=name, factors=factors: analyzer.fit_all_factors(

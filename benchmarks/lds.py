@@ -115,18 +115,19 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def study(name: str) -> Task:
-    """Train a study and return it as a task."""
+def study(name: str, seed: int = 0) -> Task:
+    """Train a study from a seed and return it as a task."""
     setting = SETTINGS[name]
+    recipe = setting.recipe.changed(seed=seed)
     train, test = setting.rows()
-    model = new_model(setting.network, setting.recipe)
+    model = new_model(setting.network, recipe)
     states, rates = [], []
     with one_core():
-        for epoch in training(model, Examples(train), LOSSES["cross_entropy"], setting.recipe):
-            if not setting.recipe.checkpoints or epoch.number in setting.recipe.checkpoints:
+        for epoch in training(model, Examples(train), LOSSES["cross_entropy"], recipe):
+            if not recipe.checkpoints or epoch.number in recipe.checkpoints:
                 states.append({key: value.clone() for key, value in model.state_dict().items()})
                 rates.append(epoch.learning_rate)
-    return Task(setting.network, train, test, checkpoints=states, learning_rates=rates, recipe=setting.recipe)
+    return Task(setting.network, train, test, checkpoints=states, learning_rates=rates, recipe=recipe)
 
 
 def measured(
