@@ -13,7 +13,7 @@ from benchmarks.timing import Report
 
 CASES = (
     "reference_case", "mlp_case", "scaling", "million_rows", "million_import", "browser", "review", "map", "quality",
-    "cleaning", "damping", "ekfac", "switching", "lds",
+    "cleaning", "damping", "segments", "ekfac", "switching", "lds_models", "lds",
 )  # fmt: skip
 
 

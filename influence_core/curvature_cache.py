@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from influence_core.config import digest
 from influence_core.errors import NumericalProblem, Unavailable
@@ -22,7 +22,7 @@ from influence_core.primitives.operators import Product, ggn_product, ggn_roots,
 from influence_core.primitives.solvers import check_finite, eigenvalues, filled, lanczos
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
-from influence_core.task import Task
+from influence_core.task import Over, Task
 
 CurvatureKind = Literal["ggn", "hessian"]
 KIND_IN_WORDS = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}
@@ -48,12 +48,14 @@ class Curvature:
     In float64, unless the loss itself cannot be computed in it.
     """
 
-    def __init__(self, task: Task, run: Run, plan: GradientPlan, kind: CurvatureKind) -> None:
-        """Load the model."""
+    def __init__(self, task: Task, run: Run, plan: GradientPlan, kind: CurvatureKind, over: Over | None = None) -> None:
+        """Load the model, or those of the checkpoints that the mean is taken ``over``."""
         check_curvature(task, kind)
         self.task, self.run, self.plan, self.kind = task, run, plan, kind
         self.dtype = _precise(task, run)
-        self.model = task.model_at(-1, run.device, self.dtype)
+        self.over = over or ((-1, 1.0),)
+        self.models = [(task.model_at(c, run.device, self.dtype), weight) for c, weight in self.over]
+        self.model = self.models[-1][0]
         if kind == "hessian":
             self._check_symmetric()
 
@@ -72,7 +74,7 @@ class Curvature:
         """
         inputs = {
             "kind": "curvature", "version": VERSION, "task": self.task.fingerprint, "curvature": self.kind,
-            "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
+            "checkpoint": self.task.hash_over(self.over), "layers": self.plan.layers, "general": self.plan.general,
             "precision": str(self.dtype),
         }  # fmt: skip
         return self.run.artifacts.obtain(digest(inputs), inputs, self._produce, self.run.waiting)
@@ -90,7 +92,7 @@ class Curvature:
         """Return the smallest and the largest eigenvalue, from the store or by Lanczos' method: a pass a step."""
         inputs = {
             "kind": "ends of the spectrum", "version": VERSION, "task": self.task.fingerprint, "curvature": self.kind,
-            "checkpoint": self.task.checkpoint_hash(-1), "layers": self.plan.layers, "general": self.plan.general,
+            "checkpoint": self.task.hash_over(self.over), "layers": self.plan.layers, "general": self.plan.general,
             "precision": str(self.dtype),
         }  # fmt: skip
 
@@ -136,8 +138,9 @@ class Curvature:
 
     def _ggn_added(self, total: Tensor) -> Iterator[None]:
         for _, batch in self._batches():
-            for root in ggn_roots(self.model, self._builtin, batch, self.plan):
-                total.addmm_(root.T, root)
+            for model, weight in self.models:
+                for root in ggn_roots(model, self._builtin, batch, self.plan):
+                    total.addmm_(root.T, root, alpha=weight)
             yield
 
     def _hessian_added(self, total: Tensor) -> Iterator[None]:
@@ -148,9 +151,20 @@ class Curvature:
                 yield
 
     def _product(self, batch: Batch) -> Product:
+        parts = [(self._product_at(model, batch), weight) for model, weight in self.models]
+
+        def product(vectors: Tensor) -> Tensor:
+            total = torch.zeros_like(vectors)
+            for part, weight in parts:
+                total.add_(part(vectors), alpha=weight)
+            return total
+
+        return product
+
+    def _product_at(self, model: nn.Module, batch: Batch) -> Product:
         if self.kind == "hessian":
-            return hessian_product(self.model, self.task.loss, batch, self.plan)
-        return ggn_product(self.model, self._builtin, batch, self.plan)
+            return hessian_product(model, self.task.loss, batch, self.plan)
+        return ggn_product(model, self._builtin, batch, self.plan)
 
     @property
     def _builtin(self) -> BuiltinLoss:

@@ -1,4 +1,4 @@
-"""Curvature by layers at the explained model, in the store: Kronecker factors, corrected eigenvalues, diagonals.
+"""Curvature by layers at the explained model, or a mean over several, in the store: Kronecker factors and diagonals.
 
 Linear layers and convolutions (not grouped, sides up to 4,096) have Kronecker factors. Other parameters (embeddings,
 norms, bare ones) get their exact Gauss-Newton block up to 256 numbers per part and the diagonal of it beyond. The
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from influence_core.config import digest
 from influence_core.errors import Unavailable
@@ -36,6 +36,7 @@ from influence_core.primitives.solvers import check_finite
 from influence_core.primitives.spectrum import Block, DiagonalBlock, FullBlock, KroneckerBlock, Spectrum
 from influence_core.run import Run
 from influence_core.store import Artifact, Writer
+from influence_core.task import Over
 
 VERSION = 3
 MAX_BLOCK = 256
@@ -62,11 +63,24 @@ class ErrorKind:
         return _LABELS_IN_WORDS[self.labels]
 
 
+class At(NamedTuple):
+    """A checkpoint's model, and its weight in the mean over checkpoints."""
+
+    model: nn.Module
+    weight: float
+
+
 class LayerCurvature:
     """The curvature of the mean training loss, layer by layer."""
 
-    def __init__(self, cache: TrainGradients, run: Run, kind: ErrorKind) -> None:
+    def __init__(self, cache: TrainGradients, run: Run, kind: ErrorKind, over: Over | None = None) -> None:
         """Sort the layers.
+
+        Args:
+            cache: Tells the attributed layers, and the checkpoint.
+            run: How what is missing is computed.
+            kind: Which errors are met.
+            over: Checkpoints with weights, of which the mean is taken; None: the cache's own.
 
         Raises:
             Unavailable: A custom loss, whose outputs are unknown, with another kind than ``true``.
@@ -74,7 +88,9 @@ class LayerCurvature:
         self.cache, self.kind, self.task, self.run = cache, kind, cache.task, run
         check_kind(self.task.loss, kind)
         # A model of its own: hooks on the cache's would meet the queries of other threads.
-        self.model = self.task.model_at(cache.spec.checkpoint, self.run.device, self.run.dtype)
+        self.over = over or ((cache.spec.checkpoint, 1.0),)
+        self.models = [(self.task.model_at(c, run.device, run.dtype), weight) for c, weight in self.over]
+        self.model = self.models[-1][0]
         self.factored, self.rest = split_plan(self.model, cache.plan)
         self._uniform: dict[int, Tensor] = {}
 
@@ -136,7 +152,7 @@ class LayerCurvature:
         sampled = self.kind.labels == "sampled"
         inputs = {
             "kind": kind, "version": VERSION, "task": self.task.fingerprint,
-            "checkpoint": self.task.checkpoint_hash(self.cache.spec.checkpoint), "layers": self.cache.plan.layers,
+            "checkpoint": self.task.hash_over(self.over), "layers": self.cache.plan.layers,
             "general": self.cache.plan.general, "labels": self.kind.labels,
             "samples": [self.kind.samples, self.run.seed] if sampled else None, "precision": self.run.precision,
         }  # fmt: skip
@@ -155,14 +171,14 @@ class LayerCurvature:
         n = self.task.n_train
         sums: dict[str, Tensor] = {}
         positions = dict.fromkeys(self.factored, 1)
-        for batch, uniform in self._batches("Kronecker factors"):
-            for c, seen in enumerate(self._seen(batch, uniform)):
+        for at, batch, uniform in self._batches("Kronecker factors"):
+            for c, seen in enumerate(self._seen(at, batch, uniform)):
                 for name, layer in seen.items():
                     positions[name] = layer.positions
                     if c == 0:  # the inputs are the same for every column
-                        _add(sums, f"A/{name}", layer.input_moment())
-                    _add(sums, f"G/{name}", layer.error_moment())
-            self._add_rest(sums, batch, uniform)
+                        _add(sums, f"A/{name}", layer.input_moment(), at.weight)
+                    _add(sums, f"G/{name}", layer.error_moment(), at.weight)
+            self._add_rest(sums, at, batch, uniform)
         for i, name in enumerate(self.run.track(self.factored, "eigenvectors of the factors", len(self.factored))):
             for part, divisor in (("A", n * positions[name]), ("G", n)):
                 moment = sums.get(f"{part}/{name}", self._zeros(name, part)) / divisor
@@ -195,12 +211,12 @@ class LayerCurvature:
         """Write the mean squares of the gradients' numbers in a basis; none given: as they are, other layers too."""
         sums: dict[str, Tensor] = {}
         # Labels drawn anew: along axes fitted to the same draw, the first eigenvalues would be too large.
-        for batch, uniform in self._batches(stage, draw=1 if bases else 0):
-            for seen in self._seen(batch, uniform):
+        for at, batch, uniform in self._batches(stage, draw=1 if bases else 0):
+            for seen in self._seen(at, batch, uniform):
                 for name, layer in seen.items():
-                    _add(sums, name, layer.rotated_squares(*(bases[name] if bases else (None, None))))
+                    _add(sums, name, layer.rotated_squares(*(bases[name] if bases else (None, None))), at.weight)
             if not bases:
-                self._add_rest(sums, batch, uniform, largest=0)
+                self._add_rest(sums, at, batch, uniform, largest=0)
         for i, name in enumerate(self.factored):
             shape = (len(self._zeros(name, "G")), len(self._zeros(name, "A")))
             zeros = torch.zeros(shape, dtype=torch.float64)
@@ -209,13 +225,14 @@ class LayerCurvature:
 
     # -- passes -------------------------------------------------------------------------------------------------------
 
-    def _batches(self, stage: str, draw: int = 0) -> Iterator[tuple[Batch, Tensor | None]]:
+    def _batches(self, stage: str, draw: int = 0) -> Iterator[tuple[At, Batch, Tensor | None]]:
         run, size = self.run, self.run.batch_size
-        steps = -(-self.task.n_train // size)
+        steps = -(-self.task.n_train // size) * len(self.models)
         batches = self.task.split("train").batches(size, run.device, run.dtype)
-        for start, batch in run.track(batches, stage, steps):
+        met = ((At(*one), start, batch) for start, batch in batches for one in self.models)
+        for at, start, batch in run.track(met, stage, steps):
             uniform = self._drawn(batch, draw)
-            yield batch, None if uniform is None else uniform[start : start + len(batch.targets)]
+            yield at, batch, None if uniform is None else uniform[start : start + len(batch.targets)]
 
     def _drawn(self, batch: Batch, draw: int) -> Tensor | None:
         if self.kind.labels != "sampled":
@@ -227,20 +244,20 @@ class LayerCurvature:
             self._uniform[draw] = noise(self.task.n_train, outs, self.kind.samples, self.run.seed, draw)
         return self._uniform[draw]
 
-    def _seen(self, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Seen]]:
+    def _seen(self, at: At, batch: Batch, uniform: Tensor | None) -> Iterator[dict[str, Seen]]:
         if not self.factored:
             return iter(())
         labels = self.kind.labels
-        return batch_seen(self.model, self.task.loss, self.factored, batch, labels, uniform)
+        return batch_seen(at.model, self.task.loss, self.factored, batch, labels, uniform)
 
     def _add_rest(
-        self, sums: dict[str, Tensor], batch: Batch, uniform: Tensor | None, largest: int = MAX_BLOCK
+        self, sums: dict[str, Tensor], at: At, batch: Batch, uniform: Tensor | None, largest: int = MAX_BLOCK
     ) -> None:
         if not self.rest.layers:
             return
-        for sides in batch_sides(self.model, self.task.loss, self.rest, batch, self.kind.labels, uniform):
+        for sides in batch_sides(at.model, self.task.loss, self.rest, batch, self.kind.labels, uniform):
             for name, side in zip(self.rest.layers, sides, strict=True):
-                _add(sums, f"rest/{name}", _moment(side, largest))
+                _add(sums, f"rest/{name}", _moment(side, largest), at.weight)
 
     def _zeros(self, name: str, part: str) -> Tensor:
         module: Any = self.model.get_submodule(name)
@@ -263,7 +280,8 @@ def _moment(side: Side, largest: int) -> Tensor:
     return (g.mT @ g).double() if g.shape[1] <= largest else g.square().sum(0).double()
 
 
-def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
+def _add(sums: dict[str, Tensor], key: str, value: Tensor, weight: float) -> None:
+    value = value if weight == 1 else value * weight
     sums[key] = sums[key] + value if key in sums else value
 
 

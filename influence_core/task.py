@@ -22,7 +22,9 @@ from influence_core.primitives.losses import CustomLoss, outputs, predicted_clas
 from influence_core.recipe import Recipe
 from influence_core.recorded_training import RecordedTraining
 
-__all__ = ["Measurement", "Needs", "Recipe", "Rows", "Task"]
+__all__ = ["Measurement", "Needs", "Over", "Recipe", "Rows", "Task"]
+
+Over = Sequence[tuple[int, float]]  # checkpoints with weights, of which a mean is taken
 
 
 class Needs(Flag):
@@ -297,6 +299,11 @@ class Task:
         """Return the hash of the weights of a checkpoint."""
         state = self.state(checkpoint)
         return content_hash({name: state[name] for name in sorted(state)})
+
+    def hash_over(self, over: Over) -> Any:
+        """Return what tells a mean over checkpoints apart; of a single one, its hash."""
+        found = [(self.checkpoint_hash(checkpoint), weight) for checkpoint, weight in over]
+        return found[0][0] if len(found) == 1 else found
 
     def outputs_of(self, split: str, positions: Tensor | slice = slice(None)) -> Tensor:
         """Return the explained model's outputs ``[n, ...]`` on rows of a split, float32 on the CPU, cached by split."""

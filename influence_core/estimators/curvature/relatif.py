@@ -30,19 +30,16 @@ from pydantic import Field
 from torch import Tensor
 
 from influence_core import damping
-from influence_core.curvature_cache import MAX_EIGEN, Curvature, check_curvature
-from influence_core.errors import Unavailable
+from influence_core.curvature_cache import check_curvature
 from influence_core.estimator import Cost, Info, Sizes
+from influence_core.estimators.gauss_newton import HELP, Choice, added_cost, gauss_newton
 from influence_core.estimators.spectral import Curved, Spectral, SpectralConfig, SpectralFitted
 from influence_core.gradient_cache import TrainGradients
-from influence_core.kronecker_cache import ErrorKind, LayerCurvature
 from influence_core.primitives.sides import Side
-from influence_core.primitives.spectrum import FullBlock, WholeSpectrum, damped_inverse_squared
+from influence_core.primitives.spectrum import damped_inverse_squared
 from influence_core.registry import preset, register
 from influence_core.run import Run
 from influence_core.task import Needs, Task
-
-_FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
 
 
 class RelatifConfig(SpectralConfig):
@@ -51,9 +48,7 @@ class RelatifConfig(SpectralConfig):
     relative_to: Literal["loss", "theta", "gradient"] = Field(
         "loss", description="loss: how far a row moves all losses. theta: the weights. gradient: how loud the row is."
     )
-    curvature: Literal["auto", "exact", "ekfac"] = Field(
-        "auto", description="exact: the whole matrix, small models. ekfac: layer by layer. auto: by the size."
-    )
+    curvature: Choice = Field("auto", description=HELP)
 
 
 @final
@@ -94,28 +89,13 @@ class Relatif(Spectral):
 
     def curvature(self, cache: TrainGradients, run: Run) -> Curved:
         """The whole matrix or EK-FAC's."""
-        size = cache.plan.n_attributed
-        if self.config.curvature == "ekfac" or (self.config.curvature == "auto" and size > MAX_EIGEN):
-            layers = LayerCurvature(cache, run, ErrorKind())
-            return Curved(layers.ekfac(), (layers.note,))
-        if size > MAX_EIGEN:
-            raise Unavailable(
-                "The curvature is too large to be factorised whole",
-                f"{size:,} parameters; the limit is {MAX_EIGEN:,}.",
-                "Use curvature='ekfac', or config layers=('last',).",
-            )
-        artifact = Curvature(cache.task, run, cache.plan, "ggn").factorised()
-        block = FullBlock(artifact.tensor("values").to(run.device), artifact.tensor("vectors").to(run.device))
-        sizes = [cache.plan.sizes[name] for name in cache.plan.layers]
-        return Curved(WholeSpectrum(block, sizes), ("Curvature: the whole Gauss-Newton matrix.",), damping.WHOLE)
+        found = gauss_newton(cache, run, self.config.curvature)
+        return Curved(found.spectrum, (found.note,), damping.WHOLE if found.whole else damping.FACTORED)
 
     def cost(self, task: Task, sizes: Sizes) -> Cost:
         """The gradients and the curvature."""
-        base, p, outputs = super().cost(task, sizes), sizes.n_params, max(1, sizes.n_classes)
-        if self.config.curvature == "ekfac" or p > MAX_EIGEN:
-            return Cost(base.seconds + (1 + 1.4 * outputs) * sizes.pass_seconds + 2e-10 * p**1.5, base.bytes + 32 * p)
-        written = 1.5 * outputs * sizes.pass_seconds + 2 * _FLOP * sizes.n_train * outputs * p**2
-        return Cost(base.seconds + written + 14 * _FLOP * p**3, base.bytes + 8 * p**2)
+        base, added = super().cost(task, sizes), added_cost(sizes, self.config.curvature)
+        return Cost(base.seconds + added.seconds, base.bytes + added.bytes)
 
 
 @final
