@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import Report
-from influence_core import Rows, Run, Store, Task, registry
+from influence_core import Run, Store, Task, registry
+from influence_core.costs import cost, seconds_in_words
 from influence_core.examples import Examples
 from influence_core.metrics import NOT_MEASURED, TRUTH, Judging, lds
 from influence_core.metrics.truth import subset_truth
@@ -155,17 +156,10 @@ def measured(
 
 def _absurd(task: Task, estimator: Any, run: Run, most: float) -> str:
     """Return why a method is not tried: it cannot run here, or would take too long; empty if it is."""
-    from influence_core.costs import cost, seconds_in_words
-    from influence_core.fitting import fit
-
     reason = registry.missing(estimator.named, task)
     if reason:
         return reason
-    seconds = cost(task, estimator, run).seconds
-    if estimator.named.query == "solve" and seconds <= most:  # real work for every test row: one is tried
-        started = time.perf_counter()
-        fit(task, estimator, run).scores(Rows("test", (0,)))
-        seconds += N_TEST * (time.perf_counter() - started)
+    seconds = cost(task, estimator, run).total(N_TEST)
     return f"would take {seconds_in_words(seconds)}" if seconds > most else ""
 
 

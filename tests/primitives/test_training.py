@@ -177,6 +177,26 @@ def test_global_random_numbers_and_modes_are_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_block_from_a_seed_draws_what_torch_draws_from_it() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    with seeded(3):
+        assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_block_from_a_seed_holds_on_a_gpu_and_leaves_its_random_state() -> None:
+    torch.rand(1, device="cuda")
+    state = torch.cuda.get_rng_state()
+    drawn = []
+    for _ in range(2):
+        with seeded(3):
+            drawn.append(torch.rand(4, device="cuda"))
+    assert torch.equal(*drawn)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
 def test_epochs_report_number_rate_and_the_mean_loss_over_all_rows() -> None:
     recipe = Recipe(**{**SGD, "batch_size": 10, "epochs": 3, "momentum": 0.0}, schedule="linear")
     model = new_model(net, recipe)

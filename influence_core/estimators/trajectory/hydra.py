@@ -40,6 +40,7 @@ from influence_core.task import Needs, Task
 
 VERSION = 1
 MAX_BYTES = 4 << 30  # of derivatives held at once
+_MOVE = 1e-8  # seconds per step for each number of the derivatives; measured
 
 
 class HydraConfig(Config):
@@ -101,7 +102,8 @@ class Hydra(RecordedSteps):
         size = round(max(1, epochs * sizes.n_train / max(1.0, steps)))
         k = min(self.config.n_rows or sizes.n_train, sizes.n_train)
         bends = 3.0 * k / max(1, min(size, sizes.n_train)) * min(size, 8) if self.config.curvature else 1.0
-        return Cost(epochs * sizes.pass_seconds * (PASS + bends), 16.0 * k * sizes.n_params)
+        moved = _MOVE * steps * k * sizes.n_params
+        return Cost(epochs * sizes.pass_seconds * (PASS + bends) + moved, 16.0 * k * sizes.n_params)
 
 
 @final

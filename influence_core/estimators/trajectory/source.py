@@ -13,7 +13,8 @@ the influence function), one of small curvature has moved ``eta K`` times its gr
 chosen. Bae et al. (2024), equation 13; positive = proponent, leave-one-out to first order.
 
 One segment is the default: means over the whole of training came nearer to retraining than two, three or a segment per
-checkpoint on each of nine studies (``benchmarks/segments.py``), whole matrix and EK-FAC alike; the paper uses three.
+checkpoint in each of eleven small trainings (``benchmarks/segments.py``), by the whole matrix and by EK-FAC alike. The
+paper uses three.
 
 Cost: a pass over the training rows and a curvature per checkpoint, then instant queries. Memory: the weights and the
 training gradients of every checkpoint, and a curvature as of ``if_exact`` or ``if_ekfac`` per segment.
