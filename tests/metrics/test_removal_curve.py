@@ -17,7 +17,7 @@ from influence_core.metrics.truth import values_of
 from influence_core.outcomes import Outcomes
 from tests.cases import convex
 
-OPTIONS = Judging.checked({"flipped": 3, "removed": 0.4})
+OPTIONS = Judging.checked({"flipped": 2, "removed": 0.4})
 
 
 @pytest.fixture(scope="module")

@@ -242,7 +242,7 @@ def test_work_is_swept_after_a_week_or_when_its_study_is_there(
     assert scratch.swept(tmp_path) == [kept.name]
 
 
-@pytest.mark.parametrize("stage", ["fitting the encoder", "training y · epoch 4"])
+@pytest.mark.parametrize("stage", [pytest.param("fitting the encoder", marks=pytest.mark.slow), "training y · epoch 4"])
 def test_kill_nine_and_again(file: Path, whole: dict[str, bytes], tmp_path: Path, stage: str) -> None:
     out = tmp_path / "study"
     assert killed(_IMPORT, [file, out, 0.05], stage, 0.2)

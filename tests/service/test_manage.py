@@ -303,7 +303,7 @@ getattr(study_folders, sys.argv[1])(Path(sys.argv[2]))
 
 
 @pytest.mark.parametrize("act", ["delete", "clear_cache"])
-@pytest.mark.parametrize("step", [0, 1, 2, 4, 7])
+@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 2, 4, 7))])
 def test_kill_nine_leaves_a_whole_study_or_trash(own_studies: Path, act: str, step: int) -> None:
     fitted(own_studies / "table")
     before = content(own_studies / "table")

@@ -104,6 +104,7 @@ def test_a_killed_and_cancelled_job_stays_cancelled(studies: Path, jobs: Jobs) -
     assert not (jobs.study / "c" / "result").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_worker_is_given_up_and_the_next_runs(studies: Path, jobs: Jobs) -> None:
     deadly = jobs.submit("deadly", "Too large", ["die"], "a").id
     after = jobs.submit("after", "Count", ["count", "c", "3", "0"], "a").id

@@ -16,7 +16,7 @@ factors.
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from pydantic import Field
 
@@ -32,6 +32,8 @@ from influence_core.task import Needs, Task
 
 class DiagonalConfig(SpectralConfig):
     """Whose errors, and how much is added."""
+
+    version: ClassVar[int] = 2
 
     labels: Labels = Field(
         "exact", description="exact: all classes, weighted. sampled: drawn from the model. true: the true labels."

@@ -36,7 +36,7 @@ Neural Networks with Kronecker-factored Approximate Curvature, ICML 2015.
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from pydantic import Field
 
@@ -54,6 +54,8 @@ _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix prod
 
 class KroneckerConfig(SpectralConfig):
     """Which factors, and how much is added."""
+
+    version: ClassVar[int] = 2
 
     corrected: bool = Field(True, description="Measure the curvature along the factors' eigenvectors (EK-FAC).")
     labels: Labels = Field(

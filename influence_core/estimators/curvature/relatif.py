@@ -23,7 +23,7 @@ AISTATS 2020.
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -44,6 +44,8 @@ from influence_core.task import Needs, Task
 
 class RelatifConfig(SpectralConfig):
     """Relative to what, and by which curvature."""
+
+    version: ClassVar[int] = 2
 
     relative_to: Literal["loss", "theta", "gradient"] = Field(
         "loss", description="loss: how far a row moves all losses. theta: the weights. gradient: how loud the row is."

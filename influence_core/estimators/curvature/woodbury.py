@@ -39,6 +39,7 @@ from influence_core.task import Needs, Task
 
 MAX_ROWS = 6_000  # of a kernel written out: .6 GB with its eigenvectors
 _ROWS = 256
+_SHARE = 0.2  # of the damping that the rules give the whole curvature: gradients of fitted rows are small
 _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
 
 
@@ -103,7 +104,7 @@ class WoodburyFitted(BilinearFitted):
         inputs = {"kind": "gradient kernel", "version": 1, "of": self.cache.artifact.key}
         artifact = run.artifacts.obtain(digest(inputs), inputs, lambda writer: self._produce(writer, run), run.waiting)
         self.values, self.vectors = (artifact.tensor(name).to(run.device) for name in ("values", "vectors"))
-        self.chosen = damping.chosen(estimator.config.damping, self.cache, run, None, damping.FACTORED)
+        self.chosen = damping.chosen(estimator.config.damping, self.cache, run, None, _SHARE)
         # Fewer rows than parameters: F has a null space, whatever its kernel has.
         short = task.n_train < self.cache.plan.n_attributed
         self.lowest = 0.0 if short else float(self.values[-self.cache.plan.n_attributed]) / task.n_train
