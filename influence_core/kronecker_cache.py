@@ -89,8 +89,8 @@ class LayerCurvature:
         check_kind(self.task.loss, kind)
         # A model of its own: hooks on the cache's would meet the queries of other threads.
         self.over = over or ((cache.spec.checkpoint, 1.0),)
-        self.models = [(self.task.model_at(c, run.device, run.dtype), weight) for c, weight in self.over]
-        self.model = self.models[-1][0]
+        self.models = [At(self.task.model_at(c, run.device, run.dtype), weight) for c, weight in self.over]
+        self.model = self.models[-1].model
         self.factored, self.rest = split_plan(self.model, cache.plan)
         self._uniform: dict[int, Tensor] = {}
 
@@ -229,7 +229,7 @@ class LayerCurvature:
         run, size = self.run, self.run.batch_size
         steps = -(-self.task.n_train // size) * len(self.models)
         batches = self.task.split("train").batches(size, run.device, run.dtype)
-        met = ((At(*one), start, batch) for start, batch in batches for one in self.models)
+        met = ((at, start, batch) for start, batch in batches for at in self.models)
         for at, start, batch in run.track(met, stage, steps):
             uniform = self._drawn(batch, draw)
             yield at, batch, None if uniform is None else uniform[start : start + len(batch.targets)]
