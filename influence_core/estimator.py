@@ -42,12 +42,14 @@ class Cost:
         bytes: That ``fit`` keeps.
         asking: Seconds of any question afterwards, however many rows it asks about; 0 where answers are instant.
         query: Seconds of each of its rows.
+        member: Seconds of each row of a group, where a group has an influence of its own.
     """
 
     seconds: float
     bytes: float = 0.0
     asking: float = 0.0
     query: float = 0.0
+    member: float = 0.0
 
     def answering(self, queries: int = 1) -> float:
         """Return the seconds of one question about some rows, once the method is fitted."""

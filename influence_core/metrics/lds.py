@@ -19,7 +19,7 @@ from influence_core.estimator import Estimator, Fitted
 from influence_core.fitting import fit
 from influence_core.measurement import Measurement, Rows
 from influence_core.metrics.intervals import ceiling, mean_correlation, seeds_agree
-from influence_core.metrics.scoring import chosen_rows, judged_measurement, scored, true_measurement
+from influence_core.metrics.scoring import chosen_rows, grouped, judged_measurement, scored, true_measurement
 from influence_core.metrics.table import TRUTH, Judging, each, framed, line
 from influence_core.metrics.truth import subset_truth
 from influence_core.run import Run
@@ -44,8 +44,7 @@ def predicted(
     fitted = fit(task, estimator, run)
     if estimator.named.additive and type(fitted).group is Fitted.group:
         return found.values @ kept.T.astype(float), found.seconds
-    groups = [task.ids("train")[~row].tolist() for row in kept]
-    return -fitted.group(rows, groups, measurement).double().cpu().numpy(), found.seconds
+    return -grouped(task, estimator, rows, measurement, ~kept, run).values, found.seconds
 
 
 def lds(

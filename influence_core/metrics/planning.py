@@ -20,7 +20,7 @@ from influence_core.measurement import Measurement, Rows
 from influence_core.metrics.pbrf import unknown_responses
 from influence_core.metrics.randomised import READS_WEIGHTS, forgotten
 from influence_core.metrics.removal_curve import followed_rows
-from influence_core.metrics.scoring import chosen_rows, is_scored, is_suspected, judged_measurement
+from influence_core.metrics.scoring import chosen_rows, is_grouped, is_scored, is_suspected, judged_measurement
 from influence_core.metrics.table import Judging
 from influence_core.metrics.truth import n_seeds, seeds_of, subsets
 from influence_core.outcomes import Correction, Outcomes
@@ -148,6 +148,10 @@ def _works(task: Task, estimator: Estimator, metric: str, run: Run, options: Jud
     if not is_scored(task, estimator, rows, measurement, run):
         said = ("scores", name, str(rows.ids), str(measurement.identity()))
         works = {**fitting, said: price.answering(len(rows.ids))}
+    if metric == "lds" and estimator.named.groups:
+        left = ~subsets(task.n_train, options.subsets, run.seed)
+        if not is_grouped(task, estimator, rows, measurement, left, run):
+            works["groups", name] = float(left.sum()) * price.member
     if metric == "randomised" and not unmeasurable(task, metric, None):
         blank = forgotten(task)
         if not is_scored(blank, estimator, rows, measurement, run):

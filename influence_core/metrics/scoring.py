@@ -13,6 +13,7 @@ from influence_core.config import digest
 from influence_core.costs import QUERIES
 from influence_core.errors import Unavailable
 from influence_core.estimator import Estimator, Fitted
+from influence_core.examples import content_hash
 from influence_core.fitting import default_measurement, fit
 from influence_core.measurement import Measurement, Rows
 from influence_core.run import Run
@@ -73,6 +74,25 @@ def scored(task: Task, estimator: Estimator, rows: Rows, measurement: Measuremen
     return _kept(task, estimator, run, _query(rows, measurement), asked, "scores", QUERIES / len(rows.ids))
 
 
+def grouped(
+    task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, left: np.ndarray, run: Run
+) -> Scored:
+    """Return a method's own influence of groups that leave, ``left`` ``[M, n_train]``, as a whole: ``[n_test, M]``."""
+    ids = task.ids("train")
+
+    def asked(fitted: Fitted) -> np.ndarray:
+        return fitted.group(rows, [ids[row].tolist() for row in left], measurement).double().cpu().numpy()
+
+    return _kept(task, estimator, run, _groups(rows, measurement, left), asked, "groups")
+
+
+def is_grouped(
+    task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, left: np.ndarray, run: Run
+) -> bool:
+    """Tell whether ``grouped`` would only read."""
+    return run.artifacts.has(digest(_inputs(task, estimator, run, _groups(rows, measurement, left))))
+
+
 def is_scored(task: Task, estimator: Estimator, rows: Rows, measurement: Measurement, run: Run) -> bool:
     """Tell whether ``scored`` would only read."""
     return run.artifacts.has(digest(_inputs(task, estimator, run, _query(rows, measurement))))
@@ -85,6 +105,10 @@ def is_suspected(task: Task, estimator: Estimator, run: Run) -> bool:
 
 def _query(rows: Rows, measurement: Measurement) -> dict[str, Any]:
     return {"query": {"split": rows.split, "ids": list(rows.ids), "measurement": measurement.identity()}}
+
+
+def _groups(rows: Rows, measurement: Measurement, left: np.ndarray) -> dict[str, Any]:
+    return {**_query(rows, measurement), "groups": content_hash(torch.from_numpy(left))}
 
 
 _SUSPICION = {"query": "suspicion"}

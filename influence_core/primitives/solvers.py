@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar, final
 
 import torch
@@ -48,6 +49,11 @@ class EigenInverse:
     def quadratic(self, vectors: Tensor) -> Tensor:
         """Return ``[k]``."""
         return ((vectors @ self.vectors).square() / (self.values + self.damping)).sum(1)
+
+    @cached_property
+    def inverted(self) -> Tensor:
+        """Return what this is the inverse of, ``[P, P]``."""
+        return (self.vectors * (self.values + self.damping)) @ self.vectors.T
 
 
 @final

@@ -56,7 +56,7 @@ def _told_apart(info: Info, cases: tuple[str, ...]) -> tuple[str, ...]:
     """Return the cases that can show a fault: methods that solve meet a model by its products alone, whatever it is."""
     if Needs.STEPS in info.needs:
         return STEPS
-    return tuple(case for case in cases if case in FORMS) if info.query == "solve" else cases
+    return tuple(case for case in cases if case in CORE) or cases if info.query == "solve" else cases
 
 
 def scoring(info: Info) -> bool:

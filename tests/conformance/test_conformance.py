@@ -422,7 +422,7 @@ def watched(method: str, case: str) -> tuple[Answer, int]:
 
 
 @pairs(cases=CORE)
-@pytest.mark.parametrize("part", [0.0, 0.4, 0.8])
+@pytest.mark.parametrize("part", [0.4, *(pytest.param(part, marks=pytest.mark.slow) for part in (0.0, 0.8))])
 def test_cancelled_within_a_step_and_resumed_with_equal_numbers(
     method: str, case: str, part: float, tmp_path: Path
 ) -> None:

@@ -11,8 +11,12 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from influence_core import Measurement, Recipe, Run, Store, Task, attribute, registry
+from influence_core.costs import cost
 from influence_core.errors import Unavailable
+from influence_core.estimators.curvature.groups import GroupFitted
+from influence_core.fitting import fit
 from influence_core.metrics import NOT_MEASURED, TRUTH, Judging, lds
+from influence_core.metrics.planning import planned
 from influence_core.metrics.truth import subset_truth, subsets
 from influence_core.outcomes import Outcomes
 from tests.cases import convex
@@ -132,3 +136,16 @@ def test_without_a_recipe_there_is_no_truth() -> None:
     bare = Task(nn.Linear(4, 3), task.split("train").batch(slice(None)), task.split("test").batch(slice(None)))
     with pytest.raises(Unavailable, match="cannot be retrained"):
         lds(bare, methods("grad_dot"), Run(), None, OPTIONS)
+
+
+def test_what_groups_do_is_priced_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, run, able = convex(), Run(dtype=torch.float64, store=Store(tmp_path)), methods("group_newton")
+    fit(task, able[0], run)
+    before = planned(task, able, ["lds"], run, OPTIONS)
+    left = float((~subsets(task.n_train, 24, run.seed)).sum())
+    price = left * cost(task, able[0], run).member
+    assert price > 0 and before.methods["group_newton"] == pytest.approx(price)
+    first = only(lds(task, able, run, None, OPTIONS), "group_newton")
+    assert planned(task, able, ["lds"], run, OPTIONS).seconds == 0
+    monkeypatch.setattr(GroupFitted, "moved", lambda *_: pytest.fail("computed again"))
+    assert only(lds(task, able, run, None, OPTIONS), "group_newton")["value"] == first["value"]

@@ -107,7 +107,11 @@ class GroupInfluence(Bilinear):
         """The gradients, the curvature, and every row's change."""
         base, p, c = super().cost(task, sizes), min(sizes.n_params, MAX_EIGEN), max(1, sizes.n_classes)
         written = 3 * c * sizes.pass_seconds + 2 * _FLOP * sizes.n_train * (2 * c + 1) * p**2
-        return Cost(base.seconds + written + 14 * _FLOP * p**3, base.bytes + 8 * p**2 + 8.0 * sizes.n_train * p)
+        root = 1.5 * c * sizes.pass_seconds / max(1, sizes.n_train)
+        member = {"first": 0.0, "second": root, "newton": root + 2 * _FLOP * c * p**2}[self.config.order]
+        return Cost(
+            base.seconds + written + 14 * _FLOP * p**3, base.bytes + 8 * p**2 + 8.0 * sizes.n_train * p, member=member
+        )
 
 
 @final
@@ -218,11 +222,14 @@ def _with_curvature(inverse: EigenInverse, roots: Tensor, first: Tensor, order: 
         inverse: ``A^-1``.
         roots: ``D`` ``[k, P]``.
         first: ``A^-1 g`` ``[P]``.
-        order: ``second``: ``(I + A^-1 D'D) A^-1 g``. ``newton``: ``(A - D'D)^-1 g``, by Woodbury's identity.
+        order: ``second``: ``(I + A^-1 D'D) A^-1 g``. ``newton``: ``(A - D'D)^-1 g``, by Woodbury's identity where the
+            roots are few.
     """
     seen = roots @ first
     if order == "second":
         return first + inverse.solved((roots.T @ seen)[None])[0]
+    if len(roots) > len(first):
+        return torch.linalg.solve(inverse.inverted - roots.T @ roots, inverse.inverted @ first)
     solved = inverse.solved(roots)
     left = torch.eye(len(roots), dtype=roots.dtype, device=roots.device) - roots @ solved.T
     return first + solved.T @ torch.linalg.solve(left, seen)
