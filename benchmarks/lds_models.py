@@ -46,7 +46,7 @@ def run(report: Report, store: Path | None = None) -> None:
     single, path = (max(group, key=lambda name: means[name]) for group in (ONE_CHECKPOINT, TRAJECTORY))
     report.add(
         "lds, 3 models", f"{path}, above the best of one checkpoint ({single})",
-        f"{means[path]:.3f} and {means[single]:.3f}", "> 0 apart", means[path] > means[single],
+        f"{means[path]:.3f} and {means[single]:.3f}", "above", means[path] > means[single],
     )  # fmt: skip
     report.add(
         "lds, 3 models", "trak_ensemble", f"{means['trak_ensemble']:.3f}", ">= .35", means["trak_ensemble"] >= 0.35
