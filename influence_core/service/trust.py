@@ -294,7 +294,13 @@ def _agreement(known: Trust) -> Agreement | None:
     ranks = known.agreement
     if len(ranks) < 2:
         return None
-    shared = known.shared.reindex(index=ranks.index, columns=ranks.columns)
+    lines = known.fidelity["method"].tolist()
+    others = [name for name in ranks.columns if name not in lines]
+    numbers = {name: n for n, name in enumerate([*lines, *others], 1)}
+    order = [name for name in numbers if name in ranks.columns]
+    ranks, shared = (square.reindex(index=order, columns=order) for square in (ranks, known.shared))
     parts = known.table[known.table["metric"] == "agreement"]["options"].tolist()
     top = int(parts[-1]["top"]) if parts else Judging.checked({}).top
-    return Agreement(tuple(map(titled, ranks.columns)), ranks.to_numpy(), shared.to_numpy(), top)
+    return Agreement(
+        tuple(map(titled, order)), tuple(map(numbers.__getitem__, order)), ranks.to_numpy(), shared.to_numpy(), top
+    )

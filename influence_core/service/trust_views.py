@@ -52,13 +52,15 @@ class Agreement:
     """How far methods say the same.
 
     Attributes:
-        titles: Of the methods ``[k]``.
+        titles: Of the methods ``[k]``, in the order of the lines, those without a line after them.
+        numbers: Of the methods ``[k]``: a line's own, counted from 1, and on from there.
         ranks: Their mean rank correlations ``[k, k]``; NaN where a pair was not compared.
         shared: The share of top rows that they have in common ``[k, k]``.
         top: Of how many top rows.
     """
 
     titles: tuple[str, ...]
+    numbers: tuple[int, ...]
     ranks: np.ndarray
     shared: np.ndarray
     top: int

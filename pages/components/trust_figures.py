@@ -53,7 +53,9 @@ def fidelity(page: service.TrustPage, theme: str) -> go.Figure:
         )  # fmt: skip
     middle = (left + right) / 2
     ends = [middle - span / 2, max(middle + span / 2, max(places, default=0.0) + 0.1)]
-    ticks = [t for t in range(math.floor(ends[0]), math.ceil(ends[1]) + 1) if ends[0] <= t <= ends[1]]
+    decades = range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
+    steps = (0.0,) if ends[1] - ends[0] > 2 else (0.0, math.log10(3))  # a third of a decade where one would stand alone
+    ticks = [t + step for t in decades for step in steps if ends[0] <= t + step <= ends[1]]
     figure = _styled(figure, colours, 330)
     figure.update_xaxes(type="log", range=ends, showgrid=True, gridcolor=GRID, title={"text": "cost", "standoff": 6},
                         tickvals=[10.0**t for t in ticks], ticktext=[_seconds(10.0**t) for t in ticks])  # fmt: skip
@@ -107,8 +109,8 @@ def agreement(found: service.Agreement, values: np.ndarray, share: bool, theme: 
         theme: "light" or "dark".
     """
     colours, k = charts.COLOURS[theme], len(found.titles)
-    numbers = [str(n) for n in range(1, k + 1)]
-    names = [f"{_short(title)}  {n}" for n, title in enumerate(found.titles, 1)]
+    numbers = [str(n) for n in found.numbers]
+    names = [f"{_short(title)}  {n}" for n, title in zip(numbers, found.titles, strict=True)]
     least, middle, most = _SQUARE[theme]
     scale = [[0, middle], [1, most]] if share else [[0, least], [0.5, middle], [1, most]]
     kind = "share of top rows" if share else "rank correlation"

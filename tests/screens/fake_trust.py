@@ -74,7 +74,7 @@ class FakeTrust:
         return TrustPage(
             lines, "random halves of the data",
             "SGD-influence tracks retraining best (0.92 of a possible 0.99)." if lines else "",
-            TABLES if lines else (), Agreement(titles, np.eye(2), np.eye(2) / 2, 10) if lines else None,
+            TABLES if lines else (), Agreement(titles, (1, 2), np.eye(2), np.eye(2) / 2, 10) if lines else None,
             (("GAS", HOSTILE),) if lines else (), metrics, CANDIDATES, (("SOURCE", f"needs SGD {HOSTILE}"),), self.job,
             self.owner,
         )  # fmt: skip

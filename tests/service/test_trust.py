@@ -32,7 +32,8 @@ def test_what_was_measured_is_shown_with_titles(own_studies: Path) -> None:
     page = service.trust("linear")
     assert {line.method for line in page.lines} == {"grad_dot", "if_ggn"}
     assert page.lines[0].value >= page.lines[1].value and page.lines[0].title in page.advice
-    assert page.agreement is not None and page.agreement.titles == page.agreement.titles
+    assert page.agreement is not None and page.agreement.titles == (*(line.title for line in page.lines), "GAS")
+    assert page.agreement.numbers == (1, 2, 3)
     assert page.agreement.ranks.shape == page.agreement.shared.shape == (len(page.agreement.titles),) * 2
     assert page.agreement.top == 10 and (np.diag(page.agreement.shared) == 1).all()
     assert [title for title, _ in page.unmeasured] == ["GAS"] or page.unmeasured == ()
