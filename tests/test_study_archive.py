@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from influence_core import Run, Study, archive_members, attribute, scratch, study_archive, study_versions
+from influence_core import Run, Study, archive_members, attribute, scratch, service, study_archive, study_versions
 from influence_core.errors import BadInput, Cancelled, StoreProblem
 from influence_core.reviews import SCHEMA
 from influence_core.study_archive import import_archive, is_study_archive, write_archive
@@ -72,7 +72,10 @@ def refused(archive: Path, out: Path, match: str) -> BadInput:
 @pytest.mark.parametrize("name", ["table", "linear", "image"])
 def test_a_study_comes_back_as_it_was(own_studies: Path, name: str, tmp_path: Path) -> None:
     here = Study(own_studies / name)
+    service.save_guidelines(name, "Doubtful rows stay.")
+    service.save_class_definition(name, here.header.classes[0], "Round, and closed.")
     before = content(here.path)
+    assert {"guidelines.md", "class_definitions.json"} <= set(before)
     archive = write_archive(here.path, tmp_path / "away" / "any name.zip", Run())
     assert content(here.path) == before and [p.name for p in archive.parent.iterdir()] == ["any name.zip"]
     there = import_archive(archive, tmp_path / "other" / "place", Run())
