@@ -21,15 +21,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.checkpointed import checkpointed
 from benchmarks.timing import Report
 from influence_core import Run, Store, Task, registry
 from influence_core.costs import cost, seconds_in_words
-from influence_core.examples import Examples
 from influence_core.metrics import NOT_MEASURED, TRUTH, Judging, lds
 from influence_core.metrics.truth import subset_truth
-from influence_core.primitives.losses import LOSSES
-from influence_core.primitives.threads import one_core
-from influence_core.primitives.training import new_model, training
 from influence_core.recipe import Recipe
 from influence_core.workflows.trust import advice
 
@@ -121,13 +118,7 @@ def study(name: str, seed: int = 0) -> Task:
     setting = SETTINGS[name]
     recipe = setting.recipe.changed(seed=seed)
     train, test = setting.rows()
-    model = new_model(setting.network, recipe)
-    states, rates = [], []
-    with one_core():
-        for epoch in training(model, Examples(train), LOSSES["cross_entropy"], recipe):
-            if not recipe.checkpoints or epoch.number in recipe.checkpoints:
-                states.append({key: value.clone() for key, value in model.state_dict().items()})
-                rates.append(epoch.learning_rate)
+    states, rates = checkpointed(setting.network, train, recipe)
     return Task(setting.network, train, test, checkpoints=states, learning_rates=rates, recipe=recipe)
 
 

@@ -1,4 +1,4 @@
-"""Into how many segments SOURCE should cut training: LDS on the design studies of ``benchmarks/damping.py``.
+"""Into how many segments SOURCE should cut training: LDS on small studies of ``benchmarks/damping.py``.
 
 The default of ``source`` was chosen here: five checkpoints evenly over the training, in 1, 2, 3 and 5 segments, with
 the whole Gauss-Newton matrix and with EK-FAC, beside the influence function at the last checkpoint.
@@ -10,13 +10,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.checkpointed import checkpointed
 from benchmarks.damping import SETTINGS, Truth, lds, rows_of, truth
 from benchmarks.timing import Report
 from influence_core import Rows, Run, Store, Task, attribute
-from influence_core.examples import Examples
-from influence_core.primitives.losses import LOSSES
-from influence_core.primitives.threads import one_core
-from influence_core.primitives.training import new_model, training
 
 STUDIES = (
     ("digits", 1), ("digits, 10 epochs", 0), ("digits, 100 epochs", 0), ("digits, L2 1e-3", 0), ("breast-cancer", 0),
@@ -48,15 +45,8 @@ def recorded(name: str, seed: int) -> Truth:
     marks = tuple(round(setting.recipe.epochs * part / 5) for part in range(1, 6))
     recipe = setting.recipe.changed(seed=seed, checkpoints=marks)
     train, test = rows_of(setting, seed)
-    model, states = new_model(setting.network, recipe), []
-    with one_core():
-        for epoch in training(model, Examples(train), LOSSES[setting.loss], recipe):
-            if epoch.number in marks:
-                states.append({key: value.clone() for key, value in model.state_dict().items()})
-    rates = [recipe.learning_rate] * len(states)
-    task = Task(
-        setting.network, train, test, setting.loss, checkpoints=states, learning_rates=rates, recipe=recipe
-    )  # fmt: skip
+    states, rates = checkpointed(setting.network, train, recipe, setting.loss)
+    task = Task(setting.network, train, test, setting.loss, checkpoints=states, learning_rates=rates, recipe=recipe)
     return replace(found, task=task)
 
 
