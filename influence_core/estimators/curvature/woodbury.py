@@ -39,7 +39,7 @@ from influence_core.task import Needs, Task
 
 MAX_ROWS = 6_000  # of a kernel written out: .6 GB with its eigenvectors
 _ROWS = 256
-_SHARE = 0.2  # of the damping that the rules give the whole curvature: gradients of fitted rows are small
+_SHARE = 0.2  # of the damping that the rules give the whole curvature
 _FLOP = 1.5e-11  # seconds per floating-point operation of a float64 matrix product
 
 
